@@ -1,0 +1,131 @@
+"""Objects by URI: one small protocol over S3-compatible stores and plain folders.
+
+Every decision of the product rests on one primitive, ``create`` (create-once); everything else may be repeated at will.
+The two back ends keep the same promises: a read is pinned to one version of one object, ``replace`` swaps a whole object
+for another whole object, and nothing half-written is ever visible under its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one stored object, as HEAD or LIST told it."""
+
+    uri: str
+    """Full URI: ``s3://bucket/key`` or an absolute path."""
+    size_bytes: int
+    etag: str
+    """Without quotes. A local file's is ``size-mtime_ns-inode``."""
+    version_id: str | None
+    """None where the store does not version (or the listing does not say)."""
+    modified_at: datetime
+    """UTC."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """User metadata, lower-case keys; always empty for local files and in listings."""
+
+
+class Storage(Protocol):
+    """What the product needs of a store. Every method takes a full URI and raises only classes of ``batch.errors``."""
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Describe the object, or None where there is none."""
+        ...
+
+    def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
+        """Objects whose URI begins with `prefix` (a string prefix, as in S3), in the byte order of their keys.
+
+        `start_after`: a full URI; only keys after it are listed. A missing bucket or folder lists nothing locally and
+        raises `InputMissing` on S3.
+        """
+        ...
+
+    def read(self, pin: ObjectInfo, start: int, end: int) -> bytes:
+        """Bytes ``[start, end)`` of exactly this version; checked for length, range and ETag.
+
+        Raises `InputChanged` when the object is no longer the one that was pinned.
+        """
+        ...
+
+    def get(self, uri: str) -> bytes | None:
+        """The whole current body of a small object (records, not inputs), or None where there is none."""
+        ...
+
+    def create(self, uri: str, body: bytes) -> bool:
+        """Store `body` unless the key exists. True: the stored object is ours (also when only the answer was lost).
+
+        False: somebody else's object is there. Exactly one of any number of concurrent creators gets True,
+        except that creators of equal bytes may all get True.
+        """
+        ...
+
+    def replace(
+        self, uri: str, parts: Iterable[bytes], size_bytes: int, *, metadata: dict[str, str] | None = None
+    ) -> ObjectInfo:
+        """Store the concatenation of `parts` (`size_bytes` in all) under the key, as a whole or not at all.
+
+        `size_bytes` may be -1 where it is not known beforehand. `metadata` is kept on S3 and ignored locally.
+        """
+        ...
+
+    def delete(self, uri: str) -> None:
+        """Remove the object; a missing one is not an error."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A pinned object that can be read by range: what the formats see of an input."""
+
+    storage: Storage
+    pin: ObjectInfo
+    name: str = ""
+    """The URI that messages name, where it differs from the pinned object's (a spooled copy); default: the pin's."""
+
+    @property
+    def uri(self) -> str:
+        return self.name or self.pin.uri
+
+    @property
+    def size_bytes(self) -> int:
+        return self.pin.size_bytes
+
+    def read(self, start: int, end: int) -> bytes:
+        """Bytes ``[start, min(end, size))`` of the pinned version."""
+        end = min(end, self.pin.size_bytes)
+        return self.storage.read(self.pin, start, end) if end > start else b""
+
+
+@cache
+def open_storage(scheme: str) -> Storage:
+    """The back end for a scheme (``s3`` or ``file``), one per process: clients are never shared across a fork."""
+    if scheme == "s3":
+        from batch.storage.s3 import S3Storage
+
+        return S3Storage()
+    from batch.storage.local import LocalStorage
+
+    return LocalStorage()
+
+
+def storage_for(uri: str) -> Storage:
+    """The back end that holds `uri`: ``s3://…`` or a path (``file://…`` is normalised to a path by `normalise`)."""
+    return open_storage("s3" if uri.startswith("s3://") else "file")
+
+
+def normalise(uri: str, base: str = "") -> str:
+    """One spelling per place: ``file://`` becomes an absolute path, a relative path is resolved against `base`."""
+    from batch.storage.local import absolute_path
+
+    return uri if uri.startswith("s3://") else absolute_path(uri, base)
+
+
+def join(root: str, *names: str) -> str:
+    """`root` and `names` with one slash between them; `root` may or may not end in one."""
+    return "/".join((root.rstrip("/"), *names))
