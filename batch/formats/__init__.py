@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -180,7 +180,7 @@ class Encoder:
 class _Formats(dict[str, Format]):
     """`FORMATS["csv"]` imports the module on first use, so that nobody pays for a format that is not used."""
 
-    _modules = {"csv": "batch.formats.csv", "jsonl": "batch.formats.jsonl", "parquet": "batch.formats.parquet"}
+    _modules: ClassVar = {"csv": "batch.formats.csv", "jsonl": "batch.formats.jsonl", "parquet": "batch.formats.parquet"}
 
     def __missing__(self, name: str) -> Format:
         module: Any = import_module(self._modules[name])
