@@ -13,6 +13,9 @@ from datetime import datetime
 from functools import cache
 from typing import Protocol
 
+from batch.uri import join as join
+from batch.uri import normalise as normalise
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -115,17 +118,5 @@ def open_storage(scheme: str) -> Storage:
 
 
 def storage_for(uri: str) -> Storage:
-    """The back end that holds `uri`: ``s3://…`` or a path (``file://…`` is normalised to a path by `normalise`)."""
+    """The back end that holds `uri`: ``s3://…`` or a path (see `batch.uri.normalise`)."""
     return open_storage("s3" if uri.startswith("s3://") else "file")
-
-
-def normalise(uri: str, base: str = "") -> str:
-    """One spelling per place: ``file://`` becomes an absolute path, a relative path is resolved against `base`."""
-    from batch.storage.local import absolute_path
-
-    return uri if uri.startswith("s3://") else absolute_path(uri, base)
-
-
-def join(root: str, *names: str) -> str:
-    """`root` and `names` with one slash between them; `root` may or may not end in one."""
-    return "/".join((root.rstrip("/"), *names))
