@@ -44,7 +44,7 @@ test-nightly: install data ## the suite with many more, and random, hypothesis e
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
 
 lock: | $(BIN)/python ## requirements/*.txt from setup.cfg; UPGRADE=--upgrade takes newer versions
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install -qq uv
 	$(call compile,core.txt)
 	$(call compile,dev.txt,--extra demo --extra test)
 
@@ -53,8 +53,8 @@ clean: ## remove .venv/ and what the tools leave behind; data/ stays
 
 # The stamp is as new as the last complete install: a change of the lock, the metadata or the build backend installs again.
 $(STAMP): requirements/dev.txt setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install -qq --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(BIN)/python:
@@ -65,7 +65,7 @@ $(BIN)/python:
 	done; echo 'make: Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python install' >&2; exit 1
 
 # Fetched and unpacked once; the script does nothing when the weeks are there and leaves this file last.
-$(FLIGHTS): | $(STAMP)
+$(FLIGHTS): jobs/fetch_flights.py | $(STAMP)
 	$(BIN)/python jobs/fetch_flights.py
 
 define compile
