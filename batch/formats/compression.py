@@ -23,6 +23,8 @@ from batch.storage import Source
 
 PIECE_BYTES = 8 << 20
 """Compressed bytes per ranged read."""
+SLICE_BYTES = 64 << 10
+"""Compressed bytes handed to zlib at once."""
 DECODED_BYTES = 1 << 20
 """Decoded bytes per step."""
 RATIO_FROM_BYTES = 64 << 20
@@ -110,28 +112,36 @@ def _pieces(source: Source) -> Iterator[bytes]:
 
 def _gzip_blocks(source: Source) -> Iterator[bytes]:
     """Decoded blocks of all members. zlib's object stops behind the first member, hence the loop."""
-    decoder = zlib.decompressobj(GZIP_WBITS)
-    in_member, read_bytes = False, 0
-    for piece in _pieces(source):
-        read_bytes += len(piece)
-        rest = piece
-        while rest or decoder.unconsumed_tail:
-            if not in_member:
-                rest = rest.lstrip(b"\0")  # padding to a block size is allowed behind a member
+    decoder: Any = None
+    read_bytes = 0
+    for rest in _slices(source):
+        read_bytes += len(rest)
+        pending = False
+        while rest or pending:
+            if decoder is None:
+                rest = rest.lstrip(b"\0")  # noqa: PLW2901 - padding to a block size is allowed behind a member
                 if not rest:
                     break
-                in_member = True
+                decoder = zlib.decompressobj(GZIP_WBITS)
             try:
                 block = decoder.decompress(rest, DECODED_BYTES)
             except zlib.error as error:
                 raise _damaged(source.uri, "gzip", read_bytes - len(rest), str(error)) from error
-            rest = decoder.unconsumed_tail
             if block:
                 yield block
-            if decoder.eof:
-                rest, in_member, decoder = decoder.unused_data, False, zlib.decompressobj(GZIP_WBITS)
-    if in_member:
+            # A full block may leave more inside the decoder although all input is consumed.
+            pending = len(block) == DECODED_BYTES and not decoder.eof
+            rest = decoder.unused_data if decoder.eof else decoder.unconsumed_tail  # noqa: PLW2901
+            decoder = None if decoder.eof else decoder
+    if decoder is not None:
         raise _damaged(source.uri, "gzip", read_bytes, "the stream is cut off")
+
+
+def _slices(source: Source) -> Iterator[bytes]:
+    """Small slices: zlib copies what follows a member, which is quadratic for many small members in one large piece."""
+    for piece in _pieces(source):
+        for offset in range(0, len(piece), SLICE_BYTES):
+            yield piece[offset : offset + SLICE_BYTES]
 
 
 class _Stored(io.RawIOBase):
