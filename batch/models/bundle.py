@@ -1,0 +1,190 @@
+"""A model bundle: a folder with the model, its card ``model.json``, golden rows and reference profile.
+
+`resolve` turns a reference into the one version it means and reads its card, without importing anything heavy, so that a bad
+reference is refused at once. `load` reads the files, checks their digests before anything is parsed, and makes the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from batch.errors import InputMissing, ModelChanged, ModelMissing, ModelRefused, UsageError
+from batch.models import aliases, catalogue, outputs, signature
+from batch.models.outputs import Outputs
+from batch.models.signature import SignatureColumn
+from batch.storage import join, normalise, storage_for
+
+if TYPE_CHECKING:
+    from batch.models.loaded import LoadedModel
+
+FORMAT = 1
+"""Of model.json. Raise it when an older reader would misread a bundle; keep reading every older form."""
+
+MAX_BUNDLE_BYTES = 2 << 30
+"""A bundle is read into memory whole; a larger one is refused before it is."""
+
+GOLDEN = "golden.parquet"
+PROFILE = "profile.json"
+SKOPS = "model.skops"
+JOBLIB = "model.joblib"
+
+_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """One version of one model, named for good: what a plan and a receipt record."""
+
+    uri_given: str
+    uri: str
+    """The bundle folder, with the slash at its end."""
+    name: str
+    version: int | None
+    """None for a bundle that was never in a registry."""
+    sha256: str
+    """Of the bytes of model.json, which holds the digests of all other files."""
+    signature: tuple[SignatureColumn, ...]
+    outputs: Outputs
+    card: dict[str, Any]
+    """The parsed model.json."""
+    size_bytes: int
+    """Sum of the file sizes that model.json records."""
+
+
+def resolve(reference: str, root: str) -> ResolvedModel:
+    """The version that a reference means now: ``models:/name@alias``, ``models:/name/3`` or a bundle folder.
+
+    Raises `UsageError` for a reference of no such form, `ModelMissing` (with the nearest existing names) and `ModelRefused`
+    for a card that cannot be read.
+    """
+    uri = _registered(reference, root) if reference.startswith("models:") else join(normalise(reference), "")
+    body = _get(join(uri, catalogue.CARD))
+    if body is None:
+        raise ModelMissing(
+            f"there is no {catalogue.CARD} in {uri}", hint="name the folder of a bundle, or models:/name@alias"
+        )
+    card = _card(body, uri)
+    return ResolvedModel(
+        uri_given=reference,
+        uri=uri,
+        name=card["name"],
+        version=card["version"],
+        sha256=hashlib.sha256(body).hexdigest(),
+        signature=signature.from_json(card["signature"]),
+        outputs=outputs.from_json(card["outputs"]),
+        card=card,
+        size_bytes=sum(file["size_bytes"] for file in card["files"].values()),
+    )
+
+
+def _registered(reference: str, root: str) -> str:
+    """The bundle folder of a ``models:/`` reference."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise UsageError(
+            f"model reference {reference!r} is malformed", hint="write models:/name@alias or models:/name/3"
+        )
+    name, alias, number = match["name"], match["alias"], match["version"]
+    shelf = catalogue.shelf(root, name)
+    if not shelf.versions:
+        names = [known for known, found in catalogue.shelves(root).items() if found.versions]
+        raise ModelMissing(f"there is no model {name!r} under {root}", hint=_nearest(name, names, "models"))
+    if alias and alias not in shelf.aliases:
+        raise ModelMissing(f"model {name!r} has no alias {alias!r}", hint=_nearest(alias, shelf.aliases, "aliases"))
+    version = aliases.current(root, name, alias, shelf.aliases[alias]).version if alias else int(number)
+    if version not in shelf.versions:
+        raise ModelMissing(
+            f"model {name!r} has no version {version}",
+            hint=f"versions: {', '.join(map(str, sorted(shelf.versions)[-10:]))}",
+        )
+    return catalogue.version_folder(root, name, version)
+
+
+def _nearest(wanted: str, known: Collection[str], what: str) -> str:
+    if not known:
+        return f"there are no {what} yet: `models register` adds a model, `models promote` an alias"
+    close = get_close_matches(wanted, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"{what}: {', '.join(sorted(known)[:10])}"
+
+
+def _get(uri: str) -> bytes | None:
+    try:
+        return storage_for(uri).get(uri)
+    except InputMissing:  # the bucket itself is missing
+        return None
+
+
+def _card(body: bytes, uri: str) -> dict[str, Any]:
+    """The parsed model.json, checked as far as every reader relies on it."""
+    try:
+        card: Any = json.loads(body)
+        if card["format"] != FORMAT:
+            raise ModelRefused(
+                f"{join(uri, catalogue.CARD)} has format {card['format']}, this program reads format {FORMAT}",
+                hint="upgrade batch-predict, or register the model again with this version",
+            )
+        assert_file_table(card["files"])
+        if not isinstance(card["name"], str) or not isinstance(card["version"], (int, type(None))):
+            raise TypeError("name and version")
+        for key in ("signature", "outputs", "model_file", "libraries"):
+            card[key]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelRefused(
+            f"{join(uri, catalogue.CARD)} is not a model card: {error!r}", hint=signature.REGISTER_AGAIN
+        ) from error
+    return dict(card)
+
+
+def assert_file_table(files: Any) -> None:
+    """Raise ValueError unless every file is a plain name with a digest and a size: a card must not lead elsewhere."""
+    for name, file in files.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"file name {name!r}")
+        if not re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) or not isinstance(file["size_bytes"], int):
+            raise ValueError(f"digest or size of {name!r}")
+
+
+def load(resolved: ResolvedModel, *, pickle_sha256: Collection[str] = ()) -> LoadedModel:
+    """The model, ready to predict, with every digest checked and its golden rows replayed.
+
+    Raises `ModelChanged`, `ModelNotTrusted`, `GoldenRowsDiffer` or `ModelRefused`; `pickle_sha256` are the digests of joblib
+    files that may be loaded.
+    """
+    files = read_files(resolved)
+    from batch.models import loading  # heavy: only once the bytes are what was registered
+
+    return loading.assemble(resolved, files, pickle_sha256)
+
+
+def read_files(resolved: ResolvedModel) -> dict[str, bytes]:
+    """Every file that model.json names, by name. Raises `ModelChanged` unless all sizes and digests are the recorded ones."""
+    if resolved.size_bytes > MAX_BUNDLE_BYTES:
+        raise ModelRefused(
+            f"{resolved.uri} holds {resolved.size_bytes} bytes, more than the limit of {MAX_BUNDLE_BYTES}"
+        )
+    return {name: _read_file(resolved.uri, name, file) for name, file in resolved.card["files"].items()}
+
+
+def _read_file(folder: str, name: str, recorded: dict[str, Any]) -> bytes:
+    uri = join(folder, name)
+    info = storage_for(uri).head(uri)
+    if info is None:
+        raise ModelChanged(f"{uri} is missing, but model.json names it", hint=signature.REGISTER_AGAIN)
+    if info.size_bytes != recorded["size_bytes"]:
+        raise ModelChanged(
+            f"{uri} has {info.size_bytes} bytes, but was registered with {recorded['size_bytes']}", hint=_RESTORE
+        )
+    body = _get(uri) or b""
+    digest = hashlib.sha256(body).hexdigest()
+    if digest != recorded["sha256"]:
+        raise ModelChanged(f"{uri} has sha256 {digest}, but was registered with {recorded['sha256']}", hint=_RESTORE)
+    return body
+
+
+_RESTORE = "restore the file or register the model again; somebody changed a registered version"
