@@ -136,7 +136,7 @@ def _message(finding: _Finding, column: Column, value: object) -> str:
     if finding.code == "null":
         return f"{name} is null, but the model requires a value"
     if finding.code == "category":
-        return f"{name} is {_shown(value)}, which is none of its {len(column.categories or ())} categories"
+        return f"{name} is {shown(value)}, which is none of its {len(column.categories or ())} categories"
     if isinstance(value, float) and value in {float("inf"), float("-inf")}:
         return f"{name} is {value}, but only finite numbers can be scored"
     if column.minimum is not None and isinstance(value, int | float) and value < column.minimum:
@@ -144,6 +144,7 @@ def _message(finding: _Finding, column: Column, value: object) -> str:
     return f"{name} is {value}, above its maximum of {column.maximum:g}"
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as messages show it: in quotes if it is text, and never longer than a line."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
