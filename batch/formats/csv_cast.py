@@ -36,9 +36,9 @@ def cast(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | Non
     if kind == pa.bool_():
         return _booleans(texts)
     if pa.types.is_integer(kind):
-        return _integers(pc.utf8_trim(texts, characters=" \t"), kind)
+        return _integers(texts, kind)
     if pa.types.is_floating(kind):
-        return _strictly(pc.utf8_trim(texts, characters=" \t"), kind, FLOAT)
+        return _floats(texts, kind)
     return _timestamps(texts, kind)
 
 
@@ -59,19 +59,34 @@ def _booleans(texts: pa.Array) -> tuple[pa.Array, np.ndarray | None]:
     return values, bad if bad.any() else None
 
 
-def _strictly(texts: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pa.Array, np.ndarray | None]:
-    """Try the whole column first; only where that fails look for the values that are to blame."""
+def _floats(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
     try:
         return texts.cast(kind), None
     except pa.ArrowInvalid:
-        bad = _mask(pc.invert(pc.match_substring_regex(texts, pattern)))
+        return _strictly(_trimmed(texts), kind, FLOAT)
+
+
+def _trimmed(texts: pa.Array) -> pa.Array:
+    """Numbers may have blanks around them for the CSV reader, but not for a cast."""
+    return pc.utf8_trim(texts, characters=" \t")
+
+
+def _strictly(texts: pa.Array, kind: pa.DataType, pattern: str) -> tuple[pa.Array, np.ndarray | None]:
+    """Cast what the pattern lets pass."""
+    bad = _mask(pc.invert(pc.match_substring_regex(texts, pattern)))
     try:
-        return _without(texts, bad).cast(kind), bad
+        return _without(texts, bad).cast(kind), bad if bad.any() else None
     except pa.ArrowInvalid:
         return _one_by_one(texts, kind)
 
 
 def _integers(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
+    if not pc.any(pc.match_substring(texts, "x", ignore_case=True)).as_py():
+        try:
+            return texts.cast(kind), None
+        except pa.ArrowInvalid:
+            pass
+    texts = _trimmed(texts)
     bad = _mask(pc.invert(pc.match_substring_regex(texts, INTEGER)))
     try:
         return _without(texts, bad).cast(kind), bad if bad.any() else None
@@ -92,7 +107,10 @@ def _overflows(texts: pa.Array, kind: pa.DataType) -> np.ndarray:
 
 
 def _timestamps(texts: pa.Array, kind: pa.DataType) -> tuple[pa.Array, np.ndarray | None]:
-    zoned = _mask(pc.match_substring_regex(texts, ZONED))
+    try:
+        return texts.cast(kind), None
+    except pa.ArrowInvalid:
+        zoned = _mask(pc.match_substring_regex(texts, ZONED))
     if not zoned.any():
         return _strictly(texts, kind, TIMESTAMP)
     naive, naive_bad = _strictly(_without(texts, zoned), kind, TIMESTAMP)

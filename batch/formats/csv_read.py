@@ -44,6 +44,7 @@ class CsvReader(ChunkReader):
         self._walk = Walk(
             source, shape, cut, proven_start, delimiter=options.delimiter, record_bytes_max=options.max_record_bytes
         )
+        self._doubtful: set[int] = set()
         self._places: list[tuple[int, int, int]] = []
         self.start = self.end = self._walk.start
         self.decoded_bytes = 0
@@ -81,7 +82,9 @@ class CsvReader(ChunkReader):
     def _decode(self, piece: TextBlock) -> Block:
         if error := utf8_error(piece.text, self._source.uri, piece.offset):
             raise self._walk.refuse(error)
-        return decode(self._source.uri, piece.offset, piece.text, piece.quotes, self._layout, self._options)
+        return decode(
+            self._source.uri, piece.offset, piece.text, piece.quotes, self._layout, self._options, self._doubtful
+        )
 
     def _long(self, record: LongRecord) -> Block:
         fault = (0, "", "too_long", too_long(record.stop - record.offset, self._options))
