@@ -19,6 +19,10 @@ KINDS_OF_CLASS = {"U": "string", "b": "boolean", "i": "long", "u": "long", "f": 
 """numpy kind of ``classes_`` -> MLflow type."""
 
 
+OTHER_VALUES = "look for values the model was not trained on; declared ranges and categories reject them beforehand"
+OTHER_VERSION = "another scikit-learn version probably saved it; fit or save it again with the one that runs here"
+
+
 def parts(estimator: Any) -> Iterator[Any]:
     """Every object reachable through attributes, lists, tuples and dicts: also the fitted clones get_params() hides."""
     stack, seen = [estimator], set()
@@ -89,7 +93,9 @@ def _classes(estimator: Any) -> tuple[tuple[Any, ...], str]:
     """The classes as plain values and their MLflow type."""
     classes = getattr(estimator, "classes_", None)
     if classes is None:
-        raise ModelRefused(f"{type(estimator).__name__} has no classes_", hint="fit it before registering it")
+        raise ModelRefused(
+            f"{type(estimator).__name__} has no classes_: it is not fitted", hint="fit it before registering it"
+        )
     if isinstance(classes, list) or np.ndim(classes) != 1:
         raise ModelRefused(
             "the classifier predicts several targets per row; only one is supported",
@@ -132,5 +138,5 @@ def call(estimator: Any, method: str, features: Any) -> Any:
         first_line = next(iter(str(error).strip().splitlines()), "")
         raise ModelFailed(
             f"the model raised {type(error).__name__} on {len(features)} rows: {first_line}",
-            hint="look for values the model was not trained on; declared ranges and categories reject them beforehand",
+            hint=OTHER_VERSION if isinstance(error, (AttributeError, ImportError)) else OTHER_VALUES,
         ) from error

@@ -143,7 +143,7 @@ def to_frame(table: pa.Table, columns: Sequence[SignatureColumn]) -> pd.DataFram
 
 
 def _typed(values: pa.ChunkedArray, column: SignatureColumn) -> pa.Array:
-    array = values.combine_chunks()
+    array = values.chunk(0) if values.num_chunks == 1 else values.combine_chunks()  # which copies even a single chunk
     if isinstance(array, pa.ChunkedArray):  # pyarrow keeps chunks apart that do not fit one array
         raise SchemaMismatch(f"column {column.name!r} is too large for one model call", hint="lower run.predict_rows")
     if array.type == arrow_type(column.type):
@@ -188,13 +188,13 @@ def _numpy(array: pa.Array, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return values.astype(dtype)
 
 
-def _objects(array: pa.Array, column: SignatureColumn) -> np.ndarray[Any, Any]:
+def _objects(array: pa.Array, column: SignatureColumn) -> pd.Series:
     values = np.empty(len(array), dtype=object)
     # Through numpy where that keeps the values; integers with nulls would come out as floats.
     values[:] = array.to_pylist() if column.type in {"long", "double"} else array.to_numpy(zero_copy_only=False)
     if array.null_count and not column.none:
         values[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
-    return values
+    return pd.Series(values, dtype=object)  # a bare object array would become `str` in a frame
 
 
 def _categorical(array: pa.Array, column: SignatureColumn) -> pd.Categorical:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from batch.errors import InputMissing, ModelMissing, ModelNotTrusted, ModelRefused, UsageError
+from batch.errors import InputMissing, ModelMissing, ModelRefused, UsageError
 from batch.models import aliases, bundle, catalogue, outputs, signature
 from batch.models.aliases import AliasEntry
 from batch.models.catalogue import check_name
@@ -75,10 +75,10 @@ def register(
     check_name(name)
     if alias is not None:
         check_name(alias, "alias")
-    if y is not None and len(y) != len(X):
-        raise UsageError(f"X has {len(X)} rows and y has {len(y)}")
     numbers = _finite(metrics or {})
     made = draft(estimator, X, ranges=ranges, categories=categories)
+    if y is not None and len(y) != made.rows:
+        raise UsageError(f"X has {made.rows} rows and y has {len(y)}")
     return _store(made, name, root=root, alias=alias, metrics=numbers, description=description, by=by)
 
 
@@ -111,7 +111,7 @@ def register_file(
     X = read_data(_body(data_path, InputMissing), data_path, estimator, target)
     try:
         made = draft(estimator, X)
-    except ModelNotTrusted:
+    except ModelRefused:
         if not file.pinned:
             raise
         made = draft(estimator, X, file=file)  # skops cannot hold it: keep the pickle, which every job must pin as well

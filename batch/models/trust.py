@@ -46,6 +46,11 @@ ALLOWED_TYPES = frozenset(
         "sklearn.utils._bunch.Bunch",
         # preprocessing
         "sklearn.compose._column_transformer.make_column_selector",
+        # what a column selector selects by; names of types, nothing more
+        "numpy.number",
+        "numpy.integer",
+        "numpy.floating",
+        "builtins.object",
         "sklearn.feature_selection._univariate_selection.f_classif",
         "scipy.interpolate._bsplines.BSpline",
         "scipy._lib.array_api_compat.numpy._aliases.asarray",
