@@ -129,7 +129,7 @@ def _card(body: bytes, uri: str) -> dict[str, Any]:
                 f"{join(uri, catalogue.CARD)} has format {card['format']}, this program reads format {FORMAT}",
                 hint="upgrade batch-predict, or register the model again with this version",
             )
-        assert_file_table(card["files"])
+        _check_files(card["files"])
         if not isinstance(card["name"], str) or not isinstance(card["version"], (int, type(None))):
             raise TypeError("name and version")
         for key in ("signature", "outputs", "model_file", "libraries"):
@@ -141,7 +141,7 @@ def _card(body: bytes, uri: str) -> dict[str, Any]:
     return dict(card)
 
 
-def assert_file_table(files: Any) -> None:
+def _check_files(files: Any) -> None:
     """Raise ValueError unless every file is a plain name with a digest and a size: a card must not lead elsewhere."""
     for name, file in files.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
