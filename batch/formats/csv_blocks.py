@@ -7,13 +7,13 @@ proves nothing by itself: the coordinator compares its start with the end of the
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batch.errors import BatchError, InputFormatError
 from batch.formats import Cut, Shape
-from batch.formats.csv_lex import LF, Quotes, lex, line_stops, record_ends, resume, unsettled
+from batch.formats.csv_lex import LF, Quotes, lex, record_ends
+from batch.formats.csv_long import LongRecordLexer, Utf8Pieces
 from batch.formats.text import (
     HELD_RECORD_BYTES,
     LOOK_AHEAD_BYTES,
@@ -21,7 +21,6 @@ from batch.formats.text import (
     Held,
     UnprovenStart,
     first_line_end,
-    not_utf8,
 )
 from batch.storage import Source
 
@@ -150,35 +149,21 @@ class Walk:
         return LongRecord(offset, text[:HELD_RECORD_BYTES], stop, end)
 
     def _skip_record(self, text: bytes) -> tuple[int, int]:
-        """Lex on, piece by piece, to the end of the record, and return where it stops and where its line end does.
-
-        Only the lexer's state and an unsettled tail are carried from piece to piece.
-        """
-        state, opened = b"", self._position
-        utf8 = _Utf8(self._source.uri, self._position)
-        fresh, read_to = text, self._position + len(text)
-        carried = b""
+        """Where the record that begins with `text` stops, and where its line end does."""
+        record = LongRecordLexer(self._position, self._delimiter)
+        utf8 = Utf8Pieces(self._source.uri, self._position)
+        read_to = self._position + len(text)
         while True:
             final = read_to >= self._source.size_bytes
-            utf8.check(fresh, final=final)
-            piece = state + carried + fresh
-            base = read_to - len(piece)
-            kept = 0 if final else unsettled(piece)
-            settled, carried = piece[: len(piece) - kept], piece[len(piece) - kept :]
-            quotes = lex(settled, self._delimiter)
-            ends = record_ends(settled, quotes, final=True)
-            if len(ends):
-                return base + int(line_stops(settled, ends)[0]), base + int(ends[0])
-            if quotes.open_at >= 0 and not (state == b'"' and quotes.open_at == 0):
-                opened = base + quotes.open_at
-            if final and quotes.open_at >= 0:
-                raise self._unclosed(opened)
+            utf8.check(text, final=final)
+            if found := record.feed(text, final=final):
+                return found
+            if final and record.opened >= 0:
+                raise self._unclosed(record.opened)
             if final:
                 return read_to, read_to
-            state = resume(settled, quotes, self._delimiter)
-            carried = _shortened(carried)
-            fresh = self._source.read(read_to, read_to + WINDOW_BYTES_MAX)
-            read_to += len(fresh)
+            text = self._source.read(read_to, read_to + WINDOW_BYTES_MAX)
+            read_to += len(text)
 
     def _unclosed(self, offset: int) -> BatchError | UnprovenStart:
         return self.refuse(
@@ -187,27 +172,6 @@ class Walk:
                 hint="the file may be cut off; otherwise close that quote",
             )
         )
-
-
-class _Utf8:
-    """Checks bytes that come in pieces."""
-
-    def __init__(self, uri: str, offset: int) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._uri, self._offset = uri, offset
-
-    def check(self, piece: bytes, *, final: bool) -> None:
-        waiting = len(self._decoder.getstate()[0])
-        try:
-            self._decoder.decode(piece, final)
-        except UnicodeDecodeError as error:
-            raise not_utf8(self._uri, self._offset - waiting + error.start, error.object[error.start]) from error
-        self._offset += len(piece)
-
-
-def _shortened(tail: bytes) -> bytes:
-    """A run of quotes says no more than one or two of them: pairs cancel out, wherever the run begins."""
-    return tail if len(tail) <= 2 else tail[: 2 - len(tail) % 2]
 
 
 def _last_line_end(held: Held, start: int, limit: int) -> int | None:

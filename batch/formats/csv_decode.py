@@ -126,6 +126,8 @@ def parse(
     """
     if text.startswith(_BOM):
         text = b"\n" + text  # in the middle of a file it is data, but the reader would strip it
+    if not text.endswith((b"\n", b"\r")):
+        text += b"\n"  # else an empty last field would count as quoted if the field before it is
     wanted = [layout.fields[position] for position in layout.positions]
     table = pa_csv.read_csv(
         pa.BufferReader(text),

@@ -211,19 +211,3 @@ def holds_longer(text: bytes, quotes: Quotes, limit_bytes: int) -> bool:
             return True
         position = behind
     return False
-
-
-def resume(text: bytes, quotes: Quotes, delimiter: str) -> bytes:
-    """The shortest text that leaves the lexer in the state `text` leaves it in, where `text` holds no record end."""
-    if quotes.open_at >= 0:
-        return b'"'
-    if not text or text.endswith(delimiter.encode()):
-        return b""
-    return b"\0"  # any byte that is no delimiter: in the middle of an unquoted field
-
-
-def unsettled(text: bytes) -> int:
-    """How many of the last bytes cannot be judged without the next one: a run of quotes, or a CR."""
-    if text.endswith(b"\r"):
-        return 1
-    return len(text) - len(text.rstrip(b'"'))
