@@ -19,12 +19,15 @@ class Record:
 
 def records_of(text: str) -> list[Record]:
     """All records in order, blank lines left out; the last one's `open_at` is the quote that is never closed, if any."""
+    return [record for record in lines_of(text) if record.stop > record.start]
+
+
+def lines_of(text: str) -> list[Record]:
+    """All records in order, blank lines among them."""
     records, position = [], 0
     while position < len(text):
-        record = one_record(text, position)
-        position = record.end
-        if record.stop > record.start:
-            records.append(record)
+        records.append(one_record(text, position))
+        position = records[-1].end
     return records
 
 

@@ -87,10 +87,13 @@ def _first_record(source: Source, text: bytes, offset: int, options: ReadOptions
     """The head if `text` holds a whole record that is not blank, None if more of the file is needed."""
     quotes = lex(text, options.delimiter)
     ends = record_ends(text, quotes, final=final)
-    starts = [0, *ends.tolist()]
-    for index, (start, stop) in enumerate(zip(starts, line_stops(text, ends).tolist(), strict=False)):
+    stops = line_stops(text, ends).tolist()
+    ends = ends.tolist()
+    if final and quotes.open_at < 0 and ends[-1:] != [len(text)]:
+        ends, stops = [*ends, len(text)], [*stops, len(text)]
+    for index, (start, stop) in enumerate(zip([0, *ends], stops, strict=False)):
         if stop > start:
-            return _Head(text, offset, starts[1:], index)
+            return _Head(text, offset, ends, index)
     if not final:
         return None
     if quotes.open_at >= 0:
@@ -98,9 +101,7 @@ def _first_record(source: Source, text: bytes, offset: int, options: ReadOptions
             f"{source.uri} ends inside quotes: the quote at byte {offset + quotes.open_at} is never closed",
             hint="close that quote",
         )
-    if starts[-1] == len(text):
-        raise InputEmpty(f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines")
-    return _Head(text, offset, [*starts[1:], len(text)], len(ends))
+    raise InputEmpty(f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines")
 
 
 def _fields(record: bytes, delimiter: str) -> tuple[str, ...]:
