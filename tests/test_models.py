@@ -460,7 +460,12 @@ def test_a_missing_file_is_refused(stored: ResolvedModel) -> None:
         ({"signature": [{"name": "a"}]}, "signature in model.json cannot be read"),
         ({"signature": [{"name": "a", "type": "tensor", "required": True, "dtype": "x"}]}, "unknown type 'tensor'"),
         ({"outputs": {"kind": "oracle", "decision": "argmax"}}, "outputs in model.json cannot be read"),
+        (
+            {"outputs": {"kind": "regressor", "decision": "predict", "columns": []}},
+            "outputs in model.json cannot be read",
+        ),
         ({"name": None}, "not a model card"),
+        ({"libraries": None}, "not a model card"),
     ],
 )
 def test_a_card_that_cannot_be_relied_on_is_refused(
@@ -470,6 +475,26 @@ def test_a_card_that_cannot_be_relied_on_is_refused(
     Path(stored.uri, "model.json").write_text(json.dumps({**stored.card, **change}))
     with pytest.raises(ModelRefused, match=message):
         bundle.resolve(stored.uri, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "change"),
+    [
+        ("profile.json", b"{", {}),
+        ("golden.parquet", golden.to_bytes(pa.table({"age": [1]})), {}),
+        ("golden.parquet", b"PAR1", {}),
+        ("golden.parquet", golden.to_bytes(pa.table({"age": pa.array([], pa.int64())})), {}),
+        ("profile.json", b"{}", {"golden": {}}),
+        ("profile.json", b"{}", {"model_file": "README.md"}),
+        ("profile.json", b"{}", {"signature": []}),
+    ],
+)
+def test_a_bundle_that_does_not_fit_together_is_refused(
+    stored: ResolvedModel, name: str, body: bytes, change: dict[str, Any]
+) -> None:
+    """Whoever writes a bundle writes its digests too; contents that make no sense are still no traceback."""
+    with pytest.raises(ModelRefused):
+        bundle.load(overwrite(stored, name, body, **change))
 
 
 def test_every_refusal_has_exit_code_4() -> None:

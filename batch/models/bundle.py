@@ -132,8 +132,8 @@ def _card(body: bytes, uri: str) -> dict[str, Any]:
         _check_files(card["files"])
         if not isinstance(card["name"], str) or not isinstance(card["version"], (int, type(None))):
             raise TypeError("name and version")
-        for key in ("signature", "outputs", "model_file", "libraries"):
-            card[key]
+        if not isinstance(card["model_file"], str) or not isinstance(card["libraries"], dict):
+            raise TypeError("model_file and libraries")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelRefused(
             f"{join(uri, catalogue.CARD)} is not a model card: {error!r}", hint=signature.REGISTER_AGAIN

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from batch.errors import GoldenRowsDiffer, ModelRefused
 from batch.models.loaded import LoadedModel
 from batch.models.outputs import Outputs
+from batch.models.signature import REGISTER_AGAIN
 
 MAX_ROWS = 50
 OUTPUT_PREFIX = "output:"
@@ -125,8 +126,13 @@ def to_bytes(golden: pa.Table) -> bytes:
 
 
 def from_bytes(body: bytes) -> pa.Table:
-    """Read golden.parquet. Raises `ModelRefused` when it is not Parquet."""
+    """Read golden.parquet. Raises `ModelRefused` when it is not Parquet or empty."""
     try:
-        return pq.read_table(io.BytesIO(body))
+        golden = pq.read_table(io.BytesIO(body))
     except pa.ArrowException as error:
-        raise ModelRefused(f"golden.parquet cannot be read: {error}", hint="register the model again") from error
+        raise ModelRefused(f"golden.parquet cannot be read: {error}", hint=REGISTER_AGAIN) from error
+    if not golden.num_rows:
+        raise ModelRefused(
+            "golden.parquet holds no rows, so nothing proves that the model works here", hint=REGISTER_AGAIN
+        )
+    return golden

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from batch.errors import GoldenRowsDiffer, ModelFailed, ModelRefused
+from batch.errors import GoldenRowsDiffer, ModelFailed, ModelRefused, SchemaMismatch
 from batch.models import bundle, card, golden, trust
 from batch.models.bundle import ResolvedModel
 from batch.models.estimator import use_one_thread
 from batch.models.loaded import LoadedModel
+from batch.models.signature import REGISTER_AGAIN
 
 
 def load_estimator(file: str, body: bytes, sha256: str, pinned: Collection[str]) -> Any:
@@ -37,6 +38,8 @@ def assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Collec
             model = _assemble(resolved, files, pinned)
         except ModelRefused as error:
             raise _told(error, resolved.card) from error
+        except (KeyError, TypeError, ValueError, SchemaMismatch) as error:  # the digests fit, the contents do not
+            raise ModelRefused(f"{resolved.uri} does not fit together: {error!r}", hint=REGISTER_AGAIN) from error
     model.warnings.extend(_unique(caught, resolved.card))
     return model
 

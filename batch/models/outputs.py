@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from batch.errors import ModelRefused
-from batch.models.signature import REGISTER_AGAIN
+from batch.models.signature import REGISTER_AGAIN, TYPES
 
 Kind = Literal["classifier", "regressor"]
 Decision = Literal["argmax", "predict"]
@@ -56,11 +56,14 @@ def from_json(spec: Any) -> Outputs:
     try:
         if spec["kind"] not in {"classifier", "regressor"} or spec["decision"] not in {"argmax", "predict"}:
             raise ValueError(f"kind {spec['kind']!r} with decision {spec['decision']!r}")
+        columns = tuple((str(column["name"]), str(column["type"])) for column in spec["columns"])
+        if columns[:1] != (("prediction", columns[0][1]),) or any(kind not in TYPES for _, kind in columns):
+            raise ValueError(f"columns {columns}")
         return Outputs(
             kind=cast("Kind", spec["kind"]),
-            columns=tuple((str(column["name"]), str(column["type"])) for column in spec["columns"]),
+            columns=columns,
             classes=tuple(spec["classes"]),
             decision=cast("Decision", spec["decision"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ModelRefused(f"the outputs in model.json cannot be read: {error!r}", hint=REGISTER_AGAIN) from error
