@@ -242,8 +242,8 @@ def _describe(found: str, expected: str) -> str:
 def _hint(found: str, format_name: str) -> str:
     plain = "jsonl" if format_name == "parquet" else format_name
     return {
-        "gzip": f"name it …{plain}.gz",
-        "zstd": f"name it …{plain}.zst",
+        "gzip": f"name it ….{plain}.gz",
+        "zstd": f"name it ….{plain}.zst",
         "parquet": 'name it ….parquet or set input.format = "parquet"',
         "zip": "unpack the archive and upload the file itself",
     }.get(found, "check what was uploaded, or set input.format")

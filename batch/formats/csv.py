@@ -86,9 +86,8 @@ def _read_head(source: Source, options: ReadOptions) -> _Head:
 def _first_record(source: Source, text: bytes, offset: int, options: ReadOptions, *, final: bool) -> _Head | None:
     """The head if `text` holds a whole record that is not blank, None if more of the file is needed."""
     quotes = lex(text, options.delimiter)
-    ends = record_ends(text, quotes, final=final)
-    stops = line_stops(text, ends).tolist()
-    ends = ends.tolist()
+    line_ends = record_ends(text, quotes, final=final)
+    ends, stops = line_ends.tolist(), line_stops(text, line_ends).tolist()
     if final and quotes.open_at < 0 and ends[-1:] != [len(text)]:
         ends, stops = [*ends, len(text)], [*stops, len(text)]
     for index, (start, stop) in enumerate(zip([0, *ends], stops, strict=False)):
