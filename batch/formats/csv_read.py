@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from batch.errors import SchemaMismatch
+from batch.errors import InputFormatError, SchemaMismatch
 from batch.formats import Block, ChunkReader, Cut, ReadOptions, Shape
 from batch.formats.csv_blocks import LongRecord, TextBlock, Walk
 from batch.formats.csv_decode import Layout, decode, reject_table, too_long
@@ -82,9 +82,12 @@ class CsvReader(ChunkReader):
     def _decode(self, piece: TextBlock) -> Block:
         if error := utf8_error(piece.text, self._source.uri, piece.offset):
             raise self._walk.refuse(error)
-        return decode(
-            self._source.uri, piece.offset, piece.text, piece.quotes, self._layout, self._options, self._doubtful
-        )
+        try:
+            return decode(
+                self._source.uri, piece.offset, piece.text, piece.quotes, self._layout, self._options, self._doubtful
+            )
+        except InputFormatError as error:
+            raise self._walk.refuse(error) from error
 
     def _long(self, record: LongRecord) -> Block:
         fault = (0, "", "too_long", too_long(record.stop - record.offset, self._options))
