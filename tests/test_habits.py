@@ -9,6 +9,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -122,3 +123,9 @@ def test_hooks_are_all_local() -> None:
     """The commit hooks use the tools of the lock: one version of each, and nothing fetched at commit time."""
     repositories = re.findall(r"^ *- repo: (.*)$", (ROOT / ".pre-commit-config.yaml").read_text("utf-8"), re.MULTILINE)
     assert set(repositories) == {"local"}
+
+
+def test_hypothesis_profile_is_loaded() -> None:
+    """conftest.py imports the profiles, so that HYPOTHESIS_PROFILE=nightly really tries more."""
+    assert settings.get_profile("nightly").max_examples > settings.get_profile("ci").max_examples
+    assert settings.get_current_profile_name() == os.environ.get("HYPOTHESIS_PROFILE", "ci")
