@@ -1,0 +1,29 @@
+"""The command line: each command parses, calls one function of the library and prints what it returns."""
+
+from __future__ import annotations
+
+import click
+
+import batch
+from batch.cli import models, runs, score
+from batch.cli.program import Program, catch_sigterm
+
+
+@click.group(cls=Program, name="batch-predict", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(batch.__version__, prog_name="batch-predict")
+def program() -> None:
+    """Score files in S3-compatible storage with a scikit-learn model: whole or not at all, every row accounted for."""
+
+
+program.add_command(score.run)
+program.add_command(score.check)
+program.add_command(runs.runs)
+program.add_command(runs.show)
+program.add_command(models.models)
+program.add_command(score.demo)
+
+
+def main() -> None:
+    """The entry point: run the command of ``sys.argv`` and exit with its code."""
+    catch_sigterm()
+    program.main(prog_name="batch-predict")

@@ -1,0 +1,150 @@
+"""``run``, ``check`` and ``demo``: the commands that score, or say whether scoring would be refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batch.cli.program import Command, json_option, log_option, print_json
+from batch.cli.progress import Progress
+from batch.cli.text import estimate_line, summary
+from batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from batch.job import Job
+
+
+def job_options(command: Command) -> Command:
+    """What `run` and `check` have in common: the job, what overrides it, and the moment it is about."""
+    decorators: list[Callable[[Any], Any]] = [
+        click.argument("job"),
+        click.option("--input", "input_uri", metavar="URI", help="Instead of the job's [input] uri."),
+        click.option("--output", "output_uri", metavar="URI", help="Instead of the job's [output] uri."),
+        click.option(
+            "--model", metavar="REF", help="Instead of the job's model: models:/name@alias or models:/name/3."
+        ),
+        click.option("--period", metavar="PERIOD", help="For example 2026-W46; default: the one that ended last."),
+        click.option("--now", metavar="TIME", help="ISO 8601, UTC unless it says otherwise: act as if it were then."),
+        click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the job file."),
+        click.option("--engine", metavar="NAME", help="Instead of the job's [run] engine."),
+        click.option("--workers", type=click.IntRange(min=0), help="Instead of the job's [run] workers."),
+    ]
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+@click.command()
+@job_options
+@click.option("--once", is_flag=True, help="Do nothing when this period is done, whatever changed since.")
+@click.option("--force", is_flag=True, help="Score again what is done already.")
+@click.option("--trigger", default="cli", show_default=True, help="Who asked, for the receipt.")
+@json_option
+@log_option
+def run(
+    *,
+    period: str | None,
+    now: str | None,
+    once: bool,
+    force: bool,
+    trigger: str,
+    as_json: bool,
+    log_format: str,
+    **about: Any,
+) -> None:
+    """Score the input of JOB and publish the predictions.
+
+    JOB is a TOML file, or the name of one in jobs/ (or $BATCH_JOBS). Run the same command again to resume.
+    """
+    limit_threads()
+    job, moment = load(**about), read_time(now)
+    from batch.execution import runner
+
+    with Progress(job.name, log_format) as progress:
+        receipt = runner.run(
+            job, period=period, now=moment, trigger=trigger, once=once, force=force, progress=progress.update
+        )
+        document = receipt.as_dict()
+        already_done = bool(getattr(receipt, "already_done", False))
+        progress.completed(document, already_done=already_done)
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(summary(document, already_done=already_done))
+
+
+@click.command()
+@job_options
+@json_option
+@log_option
+@click.pass_context
+def check(
+    ctx: click.Context, /, *, period: str | None, now: str | None, as_json: bool, log_format: str, **about: Any
+) -> None:
+    """Say whether JOB would be refused, and what it would cost. Scores nothing; exits as run would."""
+    limit_threads()
+    job, moment = load(**about), read_time(now)
+    from batch.execution import runner
+
+    found = runner.check(job, period=period, now=moment)
+    exit_code = found.pop("exit_code")
+    if as_json:
+        print_json(found)
+    else:
+        for refusal in found["refusals"]:
+            click.echo(f"refused: {refusal['message']}")
+            if refusal["hint"]:
+                click.echo(f"hint: {refusal['hint']}")
+        if found["ok"]:
+            click.echo(f"{job.name}: ready to run{estimate_line(found['estimate'])}")
+    ctx.exit(exit_code)
+
+
+@click.command()
+@click.option("--keep", is_flag=True, help="Leave the server up until Ctrl-C.")
+def demo(*, keep: bool) -> None:
+    """The main job from end to end on an S3 server of its own. Needs a checkout and the extra 'demo'."""
+    limit_threads()
+    from batch import demo as demonstration
+
+    with Progress("weekly-satisfaction", "text") as progress:
+        demonstration.demonstrate(keep=keep, say=click.echo, summary=summary, progress=progress.update)
+
+
+def load(
+    *,
+    job: str,
+    input_uri: str | None,
+    output_uri: str | None,
+    model: str | None,
+    settings: tuple[str, ...],
+    engine: str | None,
+    workers: int | None,
+) -> Job:
+    """The job file with the command line's overrides."""
+    import batch
+    from batch.job_file import parse_setting
+
+    overrides = {"input": input_uri, "output": output_uri, "model": model, "engine": engine, "workers": workers}
+    return batch.load_job(job, set=dict(map(parse_setting, settings)), **overrides)
+
+
+def read_time(text: str | None) -> datetime | None:
+    """An aware time. Raises `UsageError` for what is not ISO 8601."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--now {text} is not an ISO 8601 time", hint="write --now 2026-11-16T06:00+01:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def limit_threads() -> None:
+    """One thread per library call: the engine is the only source of parallelism, and the pools read this when first imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")

@@ -1,0 +1,94 @@
+"""Receipts, runs and models as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
+    """A receipt as a few aligned lines."""
+    rows, seconds = receipt["rows"], receipt["timing"]["seconds"] or 0.0
+    done = " (already done: nothing was scored)" if already_done else ""
+    lines = [
+        ("state", receipt["state"] + done),
+        ("run", receipt["run_id"]),
+        ("rows", f"{rows['read']:,} read = {rows['predicted']:,} predicted + {rows['rejected']:,} rejected"),
+        *(("model", f"{_model(model)}  {model['rows']:,} rows") for model in receipt["models"]),
+        *(("output", f"{output['uri']}  {output['size_bytes']:,} bytes") for output in receipt["output"]),
+        *(("rejects", f"{one['uri']}  {_codes(one['by_code'])}") for one in receipt["rejects"] if one["rows"]),
+        ("time", f"{seconds:.2f} s, {rows['read'] / seconds:,.0f} rows/s" if seconds else "0 s"),
+    ]
+    if error := receipt.get("error"):
+        lines.append(("error", error["message"]))
+    return "\n".join(f"{label:<8} {text}" for label, text in lines)
+
+
+def _model(model: dict[str, Any]) -> str:
+    name = f"{model['name']}/{model['version']}" if model.get("name") else model["uri_given"]
+    return f"{name} ({model['variant']})" if model.get("variant") else str(name)
+
+
+def _codes(by_code: dict[str, int]) -> str:
+    return ", ".join(f"{rows:,} {code}" for code, rows in sorted(by_code.items()))
+
+
+def estimate_line(estimate: dict[str, Any] | None) -> str:
+    """What a run would cost, as far as it is known."""
+    words = {
+        "rows": "about {:,} rows",
+        "chunks": "{:,} chunks",
+        "seconds": "about {:.0f} s",
+        "memory_bytes": "{:,} bytes of memory",
+    }
+    known = (
+        [form.format(estimate[key]) for key, form in words.items() if (estimate or {}).get(key) is not None]
+        if estimate
+        else []
+    )
+    return f" ({', '.join(known)})" if known else ""
+
+
+def runs_table(runs: Sequence[dict[str, Any]]) -> str:
+    """One line per run."""
+    head = ("RUN", "JOB", "STATE", "SUBJECT", "TRIGGER", "STARTED", "SECONDS", "READ", "PREDICTED", "REJECTED", "MODEL")
+    return table(head, [_run_cells(run) for run in runs], right=(6, 7, 8, 9)) if runs else "no runs"
+
+
+def _run_cells(run: dict[str, Any]) -> list[str]:
+    rows, seconds = run.get("rows") or {}, run.get("seconds")
+    return [
+        *(str(run.get(key) or "-") for key in ("run_id", "job", "state", "subject", "trigger", "started_at")),
+        "-" if seconds is None else f"{seconds:.1f}",
+        *("-" if rows.get(key) is None else f"{rows[key]:,}" for key in ("read", "predicted", "rejected")),
+        str(run.get("model") or "-"),
+    ]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Aligned columns; those in `right` (0-based) align to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (head, *rows)
+    )
+
+
+def model_text(card: dict[str, Any]) -> str:
+    """A registered version: what it takes, what it gives, and what its aliases were."""
+    lines = [f"models:/{card['name']}/{card['version']}  {card['created_at']}", f"uri      {card['uri']}"]
+    lines += [f"metric   {name} = {value:.6g}" for name, value in card.get("metrics", {}).items()]
+    lines += [f"column   {column['name']}: {column['type']}{_required(column)}" for column in card["signature"]]
+    for alias, entries in card["alias_history"].items():
+        lines += [
+            f"alias    {alias} -> {entry['version']}  {entry['action']} {entry['at']} {entry['by']}".rstrip()
+            for entry in entries
+        ]
+    return "\n".join(lines)
+
+
+def _required(column: dict[str, Any]) -> str:
+    return "" if column.get("required", True) else ", may be null"
