@@ -55,6 +55,8 @@ class Progress:
             )
             self._bar.render_progress()
         self._bar.update(done - self._bar.pos)
+        if done >= total:
+            self._close()
 
     def _close(self) -> None:
         if self._bar is not None:
