@@ -1,0 +1,119 @@
+"""Encoding Arrow tables as Parquet: one file per chunk, and one valid file made of those, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch.errors import SchemaMismatch
+from batch.formats import Encoder, ReadOptions, Shape, WriteOptions
+from batch.formats.parquet_read import reject_schema
+from batch.formats.rejects import FIELDS
+
+GROUP_ROWS = 128 << 10
+_SETTINGS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
+
+class _Pieces:
+    """A write-only file that hands out what was written since it was last asked."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._written = 0
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self._parts.append(piece)
+        self._written += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._written
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
+
+    def taken(self) -> Iterator[bytes]:
+        parts, self._parts = self._parts, []
+        if parts:
+            yield b"".join(parts)
+
+
+class ParquetEncoder(Encoder):
+    """Collects one chunk's rows, cast to the pinned schema; the section is a Parquet file of its own."""
+
+    def __init__(self, options: WriteOptions) -> None:
+        self._options = options
+        self._schema = _schema(options)
+        self._tables: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows. Raises `SchemaMismatch` for a value that the pinned schema cannot hold."""
+        try:
+            self._tables.append(table.select(list(self._options.columns)).cast(self._schema))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise SchemaMismatch(
+                f"the output rows do not fit the pinned schema: {str(error).splitlines()[0]}",
+                hint="keep columns of the same type in all inputs",
+            ) from error
+
+    def finish(self) -> bytes:
+        tables, self._tables = [table for table in self._tables if table.num_rows], []
+        return b"".join(_file(self._schema, [pa.concat_tables(tables)])) if tables else b""
+
+
+def header(options: WriteOptions) -> bytes:
+    """Nothing: `assemble` begins the file."""
+    return b""
+
+
+def assemble(options: WriteOptions, sections: Iterable[bytes]) -> Iterator[bytes]:
+    """One valid Parquet file from the chunks' files, a row group at a time; valid also without any."""
+    yield from _file(_schema(options), _row_groups(sections))
+
+
+def encode_rejects(options: ReadOptions, shape: Shape, tables: Iterable[pa.Table], with_file: bool) -> Iterator[bytes]:
+    """The rejects file: fault columns, ``_raw`` (always null), then the input's own columns, typed; valid when empty."""
+    own = list(reject_schema(shape))[len(FIELDS) :]
+    faults = [*([pa.field("_file", pa.string())] if with_file else []), *(pa.field(*field) for field in FIELDS[:4])]
+    schema = pa.schema([*faults, pa.field("_raw", pa.string()), *own])
+    yield from _file(schema, (_with_all(table, schema) for table in tables))
+
+
+def _with_all(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`, null where the table does not have them."""
+    columns = [
+        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _schema(options: WriteOptions) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(options.arrow_schema))
+
+
+def _row_groups(sections: Iterable[bytes]) -> Iterator[pa.Table]:
+    for section in sections:
+        if section:
+            file = pq.ParquetFile(pa.BufferReader(section), page_checksum_verification=True)
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, use_threads=False)
+
+
+def _file(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[bytes]:
+    sink = _Pieces()
+    with pq.ParquetWriter(sink, schema, **_SETTINGS) as writer:
+        for table in tables:
+            if table.num_rows:
+                writer.write_table(table.cast(schema), row_group_size=GROUP_ROWS)
+                yield from sink.taken()
+    yield from sink.taken()
