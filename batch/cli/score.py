@@ -111,8 +111,8 @@ def demo(*, keep: bool) -> None:
     limit_threads()
     from batch import demo as demonstration
 
-    with Progress("weekly-satisfaction", "text") as progress:
-        demonstration.demonstrate(keep=keep, say=click.echo, summary=summary, progress=progress.update)
+    progress = Progress("weekly-satisfaction", "text")  # only its bar: the demo tells start and end itself
+    demonstration.demonstrate(keep=keep, say=click.echo, summary=summary, progress=progress.update)
 
 
 def load(
