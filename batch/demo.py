@@ -118,5 +118,8 @@ def _what_next(say: Say, environment: dict[str, str], *, keep: bool) -> None:
 def _wait() -> None:
     try:
         threading.Event().wait()
-    except KeyboardInterrupt:
-        return
+    except KeyboardInterrupt as signalled:
+        if (
+            type(signalled) is not KeyboardInterrupt
+        ):  # SIGTERM comes as a subclass: its exit code is the caller's business
+            raise
