@@ -126,18 +126,25 @@ def _is_plain(text: bytes, lines: list[bytes], options: ReadOptions) -> bool:
     """Guards in front of pyarrow: it crashes on a first line ``null`` and takes much for JSON that is none."""
     if any(suspect in text for suspect in _SUSPECT) or max(map(len, lines)) > options.max_record_bytes:
         return False
-    if not all(line[0] == 0x7B and line[-1] == 0x7D for line in lines):
+    if not _are_in_braces(text, lines):
         return False
     if options.keep_line and any(_quoted(name) in text for name in (*options.output_columns, LINE_COLUMN)):
         return False
-    if text.count(b"{") + text.count(b"[") - len(lines) > NESTING_MAX:
-        if any(line.count(b"{") + line.count(b"[") > NESTING_MAX for line in lines):
-            return False
+    nested = text.count(b"{") + text.count(b"[") - len(lines) > NESTING_MAX
+    if nested and any(line.count(b"{") + line.count(b"[") > NESTING_MAX for line in lines):
+        return False
     try:
         text.decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _are_in_braces(text: bytes, lines: list[bytes]) -> bool:
+    """Whether each line begins and ends like an object; one search tells where no blanks stand between the lines."""
+    if text.count(b"}\n{") == len(lines) - 1:
+        return lines[0][0] == 0x7B and lines[-1][-1] == 0x7D
+    return all(line[0] == 0x7B and line[-1] == 0x7D for line in lines)
 
 
 def _quoted(name: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -48,6 +49,8 @@ def assemble(options: WriteOptions, sections: Iterable[bytes]) -> Iterator[bytes
 
 def encode(table: pa.Table, options: WriteOptions) -> bytes:
     """The rows as JSON lines. Raises `SchemaMismatch` for a column of a type that has no JSON form."""
+    if not table.num_rows:
+        return b""
     names = [name for name in options.columns if name != LINE_COLUMN]
     if options.splice:
         names = [name for name in names if name in table.column_names]
@@ -68,7 +71,9 @@ def _separated(members: list[list[object]]) -> list[object]:
 
 def _joined(pieces: list[object]) -> bytes:
     joined = pc.binary_join_element_wise(*pieces, "")
-    return "".join(joined.to_pylist()).encode("utf-8")
+    _, offsets, data = joined.buffers()
+    first, last = np.frombuffer(offsets, dtype=np.int32)[[joined.offset, joined.offset + len(joined)]].tolist()
+    return bytes(memoryview(data)[first:last])
 
 
 def _member(name: str, field: pa.Field, values: pa.Array) -> list[object]:
