@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import InputEmpty, InputFormatError
@@ -32,6 +33,7 @@ def inspect(source: Source, options: ReadOptions) -> Shape:
     with refusing(file, f"the footer of {source.uri}"):
         opened = open_file(file)
         metadata, schema = opened.metadata, opened.schema_arrow
+        _probe(source, metadata)
         leaves = [_Leaf(opened.schema.column(index)) for index in range(metadata.num_columns)]
         groups = [_group(source, metadata, index, leaves) for index in range(metadata.num_row_groups)]
         arrow_schema = schema.remove_metadata().serialize().to_pybytes()
@@ -117,6 +119,32 @@ class _Leaf:
     def decoded_bytes(self, values: int, uncompressed: int) -> int:
         """Of so many values; the size of texts is known only as they are encoded."""
         return max(uncompressed, 4 * values) if self.bits is None else -(-values * self.bits // 8)
+
+
+class _Sealed(RangeFile):
+    """A file whose data nobody gets to see."""
+
+    touched = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.touched = True
+        raise OSError("sealed")
+
+
+def _probe(source: Source, metadata: pq.FileMetaData) -> None:
+    """Have all column chunks described once where pyarrow catches what is wrong with them.
+
+    ``RowGroupMetaData.column`` ends the process instead (an uncaught C++ exception, pyarrow 26), for instance on a histogram of
+    the wrong length. Planning a pre-buffered read of everything goes through the same constructor; the data itself is
+    never fetched, because the first attempt at it says that the plan stands.
+    """
+    sealed = _Sealed(source)
+    batches = open_file(sealed, metadata, pre_buffer=True).iter_batches(1, use_threads=False)
+    try:
+        next(batches, None)
+    except (pa.ArrowException, OSError):
+        if not sealed.touched:
+            raise
 
 
 def _group(source: Source, metadata: pq.FileMetaData, index: int, leaves: list[_Leaf]) -> tuple[int, int, int]:

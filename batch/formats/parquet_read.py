@@ -185,7 +185,8 @@ class _Rows:
 
 def _groups(shape: Shape, first: int, end: int) -> tuple[list[int], int]:
     """The row groups with rows in ``[first, end)`` and the number of the first row of the first of them."""
-    groups, begin, row = [], first, 0
+    groups: list[int] = []
+    begin, row = first, 0
     for index, (rows, _) in enumerate(shape.row_groups):
         if rows and row < end and row + rows > first:
             begin = begin if groups else row
