@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import chain
@@ -108,8 +108,9 @@ class S3Storage:
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         bucket, key = _split(prefix, key_needed=False)
         after = _split(start_after, key_needed=False)[1] if start_after else ""
-        self._connection()
-        if _is_aws(self._endpoint()):
+        with _translated(_Request("ListObjectsV2", bucket, key), self._endpoint):
+            in_order = _is_aws(self._connection().meta.endpoint_url)
+        if in_order:
             yield from self._pages(bucket, key, after)
             return
         # Stores that keep folders list "d/x" before "d-e" and apply StartAfter in that order, which would skip keys.
@@ -405,7 +406,8 @@ def _changed(pin: ObjectInfo, how: str) -> errors.InputChanged:
 
 
 def _body(answer: dict[str, Any], size_bytes: int | None) -> bytes:
-    with answer["Body"] as stream:
+    # Not `with answer["Body"]`: that hands out the raw stream, whose errors botocore does not translate.
+    with closing(answer["Body"]) as stream:
         body: bytes = stream.read()
     if size_bytes is not None and len(body) != size_bytes:
         raise boto.IncompleteReadError(actual_bytes=len(body), expected_bytes=size_bytes)
