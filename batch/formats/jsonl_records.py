@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
 from batch.formats import LINE_COLUMN, Column, ReadOptions
@@ -126,7 +126,10 @@ def _integral(number: Number) -> str | None:
     """The digits of a number that is exactly integral, or None."""
     if not set(number) & set(".eE"):
         return str(number)
-    value = Decimal(number)
+    try:
+        value = Decimal(number)
+    except InvalidOperation:  # an exponent of twenty digits
+        return None
     if not value:
         return "0"
     if value.adjusted() >= _DIGITS_MAX or value != value.to_integral_value():
