@@ -32,7 +32,10 @@ def inspect(source: Source, options: ReadOptions) -> Shape:
     text = head[start:]
     final = len(head) >= source.size_bytes
     if final and not text.strip():
-        raise InputEmpty(f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines")
+        raise InputEmpty(
+            f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines",
+            hint="set input.allow_empty if that may happen",
+        )
     if text.lstrip()[:1] == b"[":
         raise InputFormatError(
             f"{source.uri} is one JSON array; JSONL wants one object per line",

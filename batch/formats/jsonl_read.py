@@ -25,7 +25,8 @@ from batch.storage import Source
 
 NESTING_MAX = 200
 """More opening brackets in one line than this are not given to pyarrow, whose parser recurses without a limit."""
-_SUSPECT = (b"NaN", b"Inf", b"inf", b"\\u", b"\0")
+_SUSPECT = ((b"\0", b"\0"), (b"\\", b"\\u"), (b"N", b"NaN"), (b"I", b"Inf"), (b"inf", b"inf"))
+"""What pyarrow reads otherwise than JSON says, each behind its rarest byte: a search for one byte is many times faster."""
 _INTEGER = re.compile(r"-?[0-9]+\Z")
 UNREADABLE = frozenset({"parse", "too_long"})
 
@@ -124,7 +125,10 @@ def decode_fast(text: bytes, lines: list[bytes], options: ReadOptions) -> pa.Tab
 
 def _is_plain(text: bytes, lines: list[bytes], options: ReadOptions) -> bool:
     """Guards in front of pyarrow: it crashes on a first line ``null`` and takes much for JSON that is none."""
-    if any(suspect in text for suspect in _SUSPECT) or max(map(len, lines)) > options.max_record_bytes:
+    if (
+        any(byte in text and suspect in text for byte, suspect in _SUSPECT)
+        or max(map(len, lines)) > options.max_record_bytes
+    ):
         return False
     if not _are_in_braces(text, lines):
         return False
