@@ -149,31 +149,30 @@ class _Rows:
     def read(self, start: int, end: int) -> pa.Table:
         """Rows ``[start, end)``; `start` never lies before the last `end`. Raises `InputFormatError` for a damaged page."""
         with refusing(self._file, self._what):
-            tables = [self._pending]
-            self._drop(tables, start)
-            while self._position + sum(map(len, tables)) < end:
-                batch = next(self._batches, None)
-                if batch is None:
-                    raise InputFormatError(
-                        f"{self._what} end at row {self._position + sum(map(len, tables))}, but the footer says more",
-                        hint="write or upload the file again",
-                    )
-                tables.append(self._plain(batch))
-                self._drop(tables, start)
-            table = pa.concat_tables(tables)
-            self._position, self._pending = end, table.slice(end - start)
-            return table.slice(0, end - start)
+            self._skip_to(start)
+            tables, held = [self._pending], len(self._pending)
+            while held < end - start:
+                tables.append(self._next())
+                held += len(tables[-1])
+        table = pa.concat_tables(tables)
+        self._position, self._pending = end, table.slice(end - start)
+        return table.slice(0, end - start)
 
-    def _drop(self, tables: list[pa.Table], start: int) -> None:
+    def _skip_to(self, start: int) -> None:
         """Let go of the rows before `start`, batch by batch."""
-        while tables and self._position < start:
-            step = min(len(tables[0]), start - self._position)
-            self._position += step
-            tables[0] = tables[0].slice(step)
-            if not len(tables[0]):
-                tables.pop(0)
-        if not tables:
-            tables.append(self._schema.empty_table())
+        while self._position < start:
+            if not len(self._pending):
+                self._pending = self._next()
+            step = min(len(self._pending), start - self._position)
+            self._position, self._pending = self._position + step, self._pending.slice(step)
+
+    def _next(self) -> pa.Table:
+        batch = next(self._batches, None)
+        if batch is None:
+            raise InputFormatError(
+                f"{self._what} end too early: the footer says there are more", hint="write or upload the file again"
+            )
+        return self._plain(batch)
 
     def _plain(self, batch: pa.RecordBatch) -> pa.Table:
         columns = [
