@@ -1,0 +1,1 @@
+"""A run from its inputs to its receipt; `batch.execution.runner` tells the story."""

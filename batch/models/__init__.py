@@ -1,0 +1,1 @@
+"""Models: bundles, their registry, and the trust that loading one needs."""

@@ -1,0 +1,1 @@
+"""What is known about rows and scores besides the predictions."""

@@ -1,0 +1,176 @@
+"""Engines: who carries out `score_chunk`. Each is ``submit(task) -> concurrent.futures.Future`` and nothing more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from threading import Semaphore
+from types import TracebackType
+from typing import Any
+
+from batch.errors import MemoryExceeded, UsageError
+from batch.execution.chunk import ChunkRecord
+from batch.execution.plan import Plan, Task
+from batch.execution.score import Context, open_context, score_chunk
+from batch.job import Job
+from batch.models.bundle import ResolvedModel
+from batch.models.loaded import LoadedModel
+from batch.units import format_bytes
+
+BASE_BYTES = 300 << 20
+"""Of one process with the libraries and a small model loaded, before any chunk."""
+CHUNK_OVERHEAD_BYTES = 40 << 20
+"""Blocks being decoded, a predict batch and its encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """How many chunks may be worked on at once, from the job's cores and memory."""
+
+    workers: int
+    in_flight: int
+    memory_bytes: int
+    """Estimated peak of the process tree."""
+
+
+class Engine(AbstractContextManager["Engine"]):
+    """An executor of tasks with a limit of tasks in flight."""
+
+    def __init__(
+        self, name: str, executor: Executor | None, call: Callable[[Task], ChunkRecord], sizing: Sizing
+    ) -> None:
+        self.name = name
+        self.workers = sizing.workers
+        self.in_flight = sizing.in_flight
+        self._executor = executor
+        self._call = call
+
+    def submit(self, task: Task) -> Future[ChunkRecord]:
+        """Start a task; without an executor it is carried out at once."""
+        if self._executor is not None:
+            return self._executor.submit(self._call, task)
+        future: Future[ChunkRecord] = Future()
+        try:
+            future.set_result(self._call(task))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
+    """Workers and chunks in flight that keep ``run.memory``. Raises `MemoryExceeded` when not even one chunk fits."""
+    workers = min(job.run.workers or len(os.sched_getaffinity(0)), max(1, len(plan.tasks)))
+    if engine == "inline":
+        workers = 1
+    per_chunk = chunk_bytes_of(plan) + CHUNK_OVERHEAD_BYTES
+    base = BASE_BYTES + 3 * model_bytes
+    processes = workers if engine == "processes" else 0
+    wanted = {"inline": 1, "threads": 2 * workers, "processes": workers}[engine]
+    while processes > 1 and base * (1 + processes) + per_chunk * processes > job.run.memory:
+        processes -= 1
+    fixed = base * (1 + processes)
+    room = (job.run.memory - fixed) // per_chunk
+    if room < 1:
+        need = fixed + per_chunk
+        raise MemoryExceeded(
+            f"one chunk needs about {format_bytes(need)} ({need} bytes), over memory = {format_bytes(job.run.memory)} "
+            f"({job.run.memory} bytes)",
+            hint="raise [run] memory, or lower [run] chunk_bytes",
+        )
+    in_flight = min(wanted, room)
+    workers = min(workers, in_flight)
+    return Sizing(processes or workers, in_flight, fixed + per_chunk * in_flight)
+
+
+def chunk_bytes_of(plan: Plan) -> int:
+    """Bytes that the largest chunk holds at its peak: its text, and its encoded rows twice (section and object)."""
+    if not plan.tasks:
+        return 0
+    if plan.input_format == "parquet":
+        shapes = [plan.files[task.file].shape for task in plan.tasks]
+        widths = [(shape.decoded_bytes or 0) / max(1, shape.rows or 1) for shape in shapes]
+        text = max(int((task.cut.end - task.cut.start) * width) for task, width in zip(plan.tasks, widths, strict=True))
+        return 2 * text
+    text = max(task.cut.end - task.cut.start for task in plan.tasks)
+    share = 1.0 if plan.read.keep_line else min(1.0, len(plan.write.columns) / max(1, len(plan.files[0].shape.columns)))
+    return int(text * (1.1 + 2 * share))
+
+
+def open_engine(
+    name: str, plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
+) -> Engine:
+    """The engine called `name`, ready for work."""
+    return ENGINES[name](plan, resolved, model, sizing, pickles)
+
+
+def choose(name: str, plan: Plan) -> str:
+    """Turn ``auto`` into an engine: one chunk needs no pool, and threads share one model. Raises `UsageError` for unbuilt ones."""
+    if name == "auto":
+        return "inline" if len(plan.tasks) <= 1 else "threads"
+    if name not in ENGINES:
+        raise UsageError(f"engine '{name}' is not built into this version", hint=f"use one of: {', '.join(ENGINES)}")
+    return name
+
+
+def _inline(
+    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
+) -> Engine:
+    context = Context(plan, model)
+    return Engine("inline", None, lambda task: score_chunk(context, task), sizing)
+
+
+def _threads(
+    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
+) -> Engine:
+    """More threads than cores, a gate for the cores: some wait for storage while the others compute."""
+    gate = Semaphore(sizing.workers)
+    context = Context(plan, model, lambda: gate)
+    pool = ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score", initializer=_one_thread_each)
+    return Engine("threads", pool, lambda task: score_chunk(context, task), sizing)
+
+
+def _processes(
+    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
+) -> Engine:
+    """Fresh processes (never a fork: clients and thread pools do not survive one), each with its own model and client."""
+    pool = ProcessPoolExecutor(
+        sizing.workers,
+        mp_context=get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(plan, resolved, tuple(pickles)),
+    )
+    return Engine("processes", pool, _score_in_worker, sizing)
+
+
+def _one_thread_each() -> None:
+    """Limit BLAS and OpenMP inside this worker thread, once; a limit set elsewhere would not reach it."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+
+
+_worker: list[Any] = []
+
+
+def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str]) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    _one_thread_each()
+    _worker[:] = [open_context(plan, resolved, pickles)]
+
+
+def _score_in_worker(task: Task) -> ChunkRecord:
+    return score_chunk(_worker[0], task)
+
+
+ENGINES = {"inline": _inline, "threads": _threads, "processes": _processes}

@@ -1,0 +1,316 @@
+"""The plan: what is read, what is written, and where the input is cut. A pure function of inputs, models and job."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from batch import placeholders
+from batch.errors import InputTooLarge, OutputRefused, SchemaMismatch
+from batch.execution.identity import FORMAT, library_versions
+from batch.execution.inputs import InputFile, Inputs
+from batch.formats import FORMATS, SUFFIXES, Column, Cut, ReadOptions, Shape, WriteOptions, format_of
+from batch.formats.compression import check_magic, spool
+from batch.job import Job
+from batch.models.bundle import ResolvedModel
+from batch.period import Period
+from batch.storage import ObjectInfo, Source, storage_for
+from batch.units import format_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHUNKS_MAX = 10_000
+_RATIO_DEFAULT = {"csv": 200.0, "jsonl": 200.0, "parquet": 1000.0}
+_RATIO_FROM_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    """One input file as the workers read it."""
+
+    pin: ObjectInfo
+    """Of the bytes that are cut: the input itself, or its decompressed copy."""
+    name: str
+    """The input's own URI."""
+    shape: Shape
+    output: int
+    """Index into `Plan.outputs`."""
+
+    @property
+    def source(self) -> Source:
+        return Source(storage_for(self.pin.uri), self.pin, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One chunk to be scored. Picklable; the same value gives the same bytes on every engine."""
+
+    index: int
+    file: int
+    cut: Cut
+    start: int | None
+    """The proven start, or None to guess it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a worker needs besides the model and a storage client; small and picklable."""
+
+    run_id: str
+    folder: str
+    """URI of ``runs/<job>/<run_id>``."""
+    input_format: str
+    output_format: str
+    read: ReadOptions
+    write: WriteOptions
+    files: tuple[PlannedFile, ...]
+    outputs: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    predict_rows: int
+    extra_columns: tuple[str, ...]
+    """Columns of the input that nobody uses."""
+
+    def document(self, job: Job, inputs: Inputs, models: dict[str, ResolvedModel]) -> dict[str, Any]:
+        """``plan.json``."""
+        return {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "job": job.name,
+            "inputs": [
+                {
+                    "uri": file.pin.uri,
+                    "etag": file.pin.etag,
+                    "version_id": file.pin.version_id,
+                    "size_bytes": file.pin.size_bytes,
+                }
+                for file in inputs.files
+            ],
+            "models": {name: {"uri": model.uri, "sha256": model.sha256} for name, model in models.items()},
+            "columns": list(self.write.columns),
+            "outputs": list(self.outputs),
+            "cuts": [[task.file, task.cut.start, task.cut.end] for task in self.tasks],
+            "config": job.model_dump(mode="json"),
+            "libraries": library_versions(),
+        }
+
+
+def make_plan(
+    job: Job, period: Period | None, inputs: Inputs, model: ResolvedModel, run: str, folder: str, scratch: str
+) -> Plan:
+    """Look at every input's head, match the columns with the model's signature, and cut. Scores nothing.
+
+    `scratch`: a folder for decompressed copies. Raises `InputRefused` or `OutputRefused` for what can be known by now.
+    """
+    read = _read_options(job, model)
+    looked = [_look(file, job, read, scratch, number) for number, file in enumerate(inputs.files)]
+    shapes = [shape for _, shape in looked]
+    _check_decoded(job, inputs, shapes)
+    output_format, compression = _output_format(job, inputs)
+    read = _with_kept(job, read, shapes[0], inputs.format, output_format)
+    for file, shape in zip(inputs.files, shapes, strict=True):
+        _check_columns(file.pin.uri, shape, read)
+    outputs = _outputs(job, period, inputs, run, output_format)
+    targets = [outputs.index(_output_of(job, period, file, run, output_format)) for file in inputs.files]
+    files = tuple(
+        PlannedFile(pin, file.pin.uri, shape, target)
+        for (pin, shape), file, target in zip(looked, inputs.files, targets, strict=True)
+    )
+    write = _write_options(job, read, model, shapes[0], output_format, compression)
+    return Plan(
+        run_id=run,
+        folder=folder,
+        input_format=inputs.format,
+        output_format=output_format,
+        read=read,
+        write=write,
+        files=files,
+        outputs=tuple(outputs),
+        tasks=tuple(_tasks(files, inputs.format, job.run.chunk_bytes)),
+        predict_rows=job.run.predict_rows,
+        extra_columns=tuple(_extra(shapes[0], read)),
+    )
+
+
+def _read_options(job: Job, model: ResolvedModel) -> ReadOptions:
+    columns = tuple(
+        Column(one.name, one.type, one.required, one.minimum, one.maximum, one.categories) for one in model.signature
+    )
+    return ReadOptions(
+        columns=columns,
+        kept=(job.input.id,) if job.input.id and not job.input.header else (),
+        delimiter=job.input.delimiter,
+        header=job.input.header,
+        null_values=job.input.null_values,
+        max_record_bytes=job.input.max_record_bytes,
+        on_null=job.checks.on_null,
+        on_range=job.checks.on_range,
+        on_category=job.checks.on_category,
+        output_columns=model.outputs.names,
+    )
+
+
+def _look(file: InputFile, job: Job, read: ReadOptions, scratch: str, number: int) -> tuple[ObjectInfo, Shape]:
+    """The bytes to cut (a decompressed copy where the input is compressed) and their shape."""
+    source = Source(storage_for(file.pin.uri), file.pin)
+    if file.pin.size_bytes == 0:
+        columns = tuple(column.name for column in read.columns)
+        return file.pin, Shape(columns=columns, size_bytes=0, rows=0)
+    check_magic(source.read(0, 64), file.format, file.compression, file.pin.uri)
+    if file.compression:
+        path = os.path.join(scratch, f"{number:06d}.{file.format}")
+        ratio = job.input.max_ratio or _RATIO_DEFAULT[file.format]
+        spool(source, file.compression, path, max_decompressed_bytes=job.input.max_decompressed_bytes, max_ratio=ratio)
+        pin = storage_for(path).head(path)
+        assert pin is not None, "the decompressed copy was just written"
+        source = Source(storage_for(path), pin, file.pin.uri)
+    return source.pin, FORMATS[file.format].inspect(source, read)
+
+
+def _check_decoded(job: Job, inputs: Inputs, shapes: list[Shape]) -> None:
+    """The limits on decoded bytes and rows that the shapes tell before anything is decoded."""
+    decoded = sum(shape.size_bytes if shape.decoded_bytes is None else shape.decoded_bytes for shape in shapes)
+    stored = sum(file.pin.size_bytes for file in inputs.files)
+    name = inputs.files[0].pin.uri
+    if decoded > job.input.max_decompressed_bytes:
+        raise InputTooLarge(
+            f"{name} decodes to about {decoded} bytes ({format_bytes(decoded)}), over the limit max_decompressed_bytes = "
+            f"{job.input.max_decompressed_bytes} ({format_bytes(job.input.max_decompressed_bytes)})",
+            hint="raise [input] max_decompressed_bytes, or split the file",
+        )
+    ratio = job.input.max_ratio or _RATIO_DEFAULT[inputs.format]
+    if inputs.format == "parquet" and decoded > _RATIO_FROM_BYTES and decoded > ratio * stored:
+        raise InputTooLarge(
+            f"{name} decodes to {decoded / stored:.0f} times its stored size, over the limit max_ratio = {ratio:g}",
+            hint="raise [input] max_ratio if the file is genuine",
+        )
+    rows = sum(shape.rows or 0 for shape in shapes)
+    if job.input.max_rows and rows > job.input.max_rows:
+        raise InputTooLarge(
+            f"{name} has {rows} rows, over the limit max_rows = {job.input.max_rows}", hint="raise [input] max_rows"
+        )
+
+
+def _output_format(job: Job, inputs: Inputs) -> tuple[str, str]:
+    by_suffix, compression = format_of(job.output.uri)
+    chosen = job.output.format or by_suffix or inputs.format
+    if chosen == "parquet" and compression:
+        raise OutputRefused(f"{job.output.uri} asks for compressed Parquet", hint="drop the .gz or .zst suffix")
+    return chosen, compression
+
+
+def _with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, output_format: str) -> ReadOptions:
+    """The read options with the columns that pass through to the output, in its order."""
+    everything = "*" in job.output.keep or not (job.output.keep or job.input.id)
+    if everything and input_format == output_format == "jsonl":
+        return replace(read, kept=(), keep_line=True)
+    wanted = shape.columns if everything else job.output.keep or (job.input.id,)
+    return replace(read, kept=tuple(dict.fromkeys(name for name in wanted if name)))
+
+
+def _check_columns(uri: str, shape: Shape, read: ReadOptions) -> None:
+    """Refuse missing columns before anything is scored; a wrongly spelt one is named with its nearest neighbour."""
+    import difflib
+
+    if not shape.columns and not shape.size_bytes:
+        return
+    wanted = [column.name for column in read.columns]
+    if shape.row_groups or shape.arrow_schema:
+        missing = [name for name in (*wanted, *read.kept) if name not in shape.columns]
+    else:
+        missing = [name for name in (*wanted, *read.kept) if name not in shape.columns and shape.columns]
+    if missing and shape.size_bytes:
+        near = {name: difflib.get_close_matches(name, shape.columns, 1, cutoff=0.6) for name in missing}
+        hints = [f"'{found[0]}' looks like '{name}'" for name, found in near.items() if found]
+        raise SchemaMismatch(
+            f"{uri} has no column {', '.join(repr(name) for name in missing)}; "
+            f"the model and the job need {len(wanted)} and {len(read.kept)} columns, {len(shape.columns)} are there",
+            hint="; ".join(hints) or f"its columns are: {', '.join(shape.columns[:20])}",
+        )
+    if clash := [name for name in read.kept if name in read.output_columns]:
+        raise SchemaMismatch(
+            f"the kept column '{clash[0]}' of {uri} is named like an output column of the model",
+            hint="leave it out of [output] keep",
+        )
+
+
+def _output_of(job: Job, period: Period | None, file: InputFile, run: str, output_format: str) -> str:
+    uri = job.output.uri + ("{stem}" + SUFFIXES[output_format] if job.output.uri.endswith("/") else "")
+    return placeholders.render(uri, period=period, run_id=run, stem=file.stem)
+
+
+def _outputs(job: Job, period: Period | None, inputs: Inputs, run: str, output_format: str) -> list[str]:
+    """The output files in order. Raises `OutputRefused` where one would eat an input or another output."""
+    named = [_output_of(job, period, file, run, output_format) for file in inputs.files]
+    outputs = list(dict.fromkeys(named))
+    if len(outputs) not in {1, len(named)} or (len(outputs) == 1 < len(named) and "{stem}" in job.output.uri):
+        double = next(uri for uri in outputs if named.count(uri) > 1)
+        raise OutputRefused(f"two inputs map to one output, {double}", hint="use {stem} so that each has its own")
+    taken = {file.pin.uri for file in inputs.files}
+    folder = placeholders.render(job.input.uri, period=period)
+    for uri in outputs:
+        if uri in taken:
+            raise OutputRefused(f"the output {uri} is also an input", hint="write somewhere else")
+        if inputs.many and folder.endswith("/") and uri.startswith(folder):
+            raise OutputRefused(f"the output {uri} lies inside the input prefix {folder}", hint="write somewhere else")
+        if job.watch.prefix and uri.startswith(job.watch.prefix):
+            raise OutputRefused(
+                f"the output {uri} lies inside the watched prefix {job.watch.prefix}", hint="write somewhere else"
+            )
+    return outputs
+
+
+def _write_options(
+    job: Job, read: ReadOptions, model: ResolvedModel, shape: Shape, output_format: str, compression: str
+) -> WriteOptions:
+    assert compression in {"", "gz", "zst"}
+    return WriteOptions(
+        columns=(*read.kept, *read.output_columns),
+        delimiter=job.input.delimiter if output_format == "csv" else ",",
+        compression=compression,  # type: ignore[arg-type]
+        excel_safe=job.output.excel_safe,
+        arrow_schema=_schema(read, model, shape).serialize().to_pybytes() if output_format == "parquet" else b"",
+        splice=read.keep_line,
+    )
+
+
+def _schema(read: ReadOptions, model: ResolvedModel, shape: Shape) -> pa.Schema:
+    """The types of a Parquet output: pinned once, so that no chunk can differ from another."""
+    import pyarrow as pa
+
+    from batch.formats.types import arrow_type
+
+    types = {column.name: arrow_type(column.type) for column in read.columns}
+    stored = pa.ipc.read_schema(pa.py_buffer(shape.arrow_schema)) if shape.arrow_schema else pa.schema([])
+    fields = []
+    for name in read.kept:
+        kind = types.get(name)
+        if kind is None:
+            kind = stored.field(name).type if name in stored.names else pa.string()
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        fields.append((name, kind))
+    return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in model.outputs.columns)])
+
+
+def _tasks(files: tuple[PlannedFile, ...], input_format: str, chunk_bytes: int) -> list[Task]:
+    """Cut every file; the chunk size doubles until there are no more than `CHUNKS_MAX` chunks."""
+    while True:
+        cuts = [
+            (number, cut)
+            for number, file in enumerate(files)
+            for cut in (FORMATS[input_format].cut(file.shape, chunk_bytes) if file.shape.size_bytes else [])
+        ]
+        if len(cuts) <= max(CHUNKS_MAX, len(files)):
+            break
+        chunk_bytes *= 2
+    tasks = []
+    for index, (number, cut) in enumerate(cuts):
+        first = index == 0 or cuts[index - 1][0] != number
+        tasks.append(Task(index, number, cut, cut.start if first or input_format == "parquet" else None))
+    return tasks
+
+
+def _extra(shape: Shape, read: ReadOptions) -> list[str]:
+    used = {column.name for column in read.columns} | set(read.kept)
+    return [] if read.keep_line else [name for name in shape.columns if name not in used]
