@@ -33,7 +33,7 @@ A message is one sentence that says what and where, with both numbers of a compa
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class BatchError(Exception):
@@ -41,6 +41,8 @@ class BatchError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: int = 1
+    receipt: dict[str, Any] | None = None
+    """Of the run that failed, where one had begun."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

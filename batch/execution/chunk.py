@@ -64,6 +64,7 @@ class ChunkRecord:
 
 
 def key_of(index: int, start: int, end: int) -> str:
+    """Name a chunk object by its number and the range it covers."""
     return f"{index:08d}.{start}-{end}"
 
 

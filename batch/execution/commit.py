@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from typing import Any
 
 from batch.errors import InputChanged
@@ -46,7 +47,7 @@ def check_chain(plan: Plan, records: list[ChunkRecord]) -> None:
     assert [record.index for record in records] == [task.index for task in plan.tasks], "a chunk is missing"
     for number, file in enumerate(plan.files):
         mine = [record for record in records if plan.tasks[record.index].file == number]
-        for one, following in zip(mine, mine[1:], strict=False):
+        for one, following in pairwise(mine):
             if one.end != following.start:
                 raise InputChanged(
                     f"chunk {one.index} of {file.name} ends at {one.end} but the next one starts at {following.start}",

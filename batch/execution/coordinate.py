@@ -149,10 +149,7 @@ def _stored(plan: Plan) -> dict[int, dict[int, ObjectInfo]]:
 
 def _reuse(stored: dict[int, dict[int, ObjectInfo]], task: Task) -> ChunkRecord | None:
     by_start = stored.get(task.index, {})
-    if task.start is not None:
-        info = by_start.get(task.start)
-    else:
-        info = next(iter(by_start.values()), None)
+    info = next(iter(by_start.values()), None) if task.start is None else by_start.get(task.start)
     return chunk.read_record(info) if info is not None else None
 
 

@@ -34,6 +34,7 @@ def canonical(document: Any) -> bytes:
 
 
 def sha256(body: bytes) -> str:
+    """Hash to hexadecimal digits."""
     return hashlib.sha256(body).hexdigest()
 
 
@@ -71,10 +72,12 @@ def subject(period: Period | None) -> str:
 
 
 def run_folder(job: Job, run: str) -> str:
+    """Where the plan, chunks and commit of a run live."""
     return join(job.root, "runs", job.name, run)
 
 
 def done_uri(job: Job, about: str, run: str) -> str:
+    """Where the receipt of a completed run lives."""
     return join(job.root, "done", job.name, about, f"{run}.json")
 
 

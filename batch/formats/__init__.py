@@ -180,7 +180,11 @@ class Encoder:
 class _Formats(dict[str, Format]):
     """`FORMATS["csv"]` imports the module on first use, so that nobody pays for a format that is not used."""
 
-    _modules: ClassVar = {"csv": "batch.formats.csv", "jsonl": "batch.formats.jsonl", "parquet": "batch.formats.parquet"}
+    _modules: ClassVar = {
+        "csv": "batch.formats.csv",
+        "jsonl": "batch.formats.jsonl",
+        "parquet": "batch.formats.parquet",
+    }
 
     def __missing__(self, name: str) -> Format:
         module: Any = import_module(self._modules[name])

@@ -1,0 +1,32 @@
+"""What a run would cost, from the heads of its inputs and a timed model call; nothing is scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batch.execution.engine import choose, size
+from batch.execution.plan import Plan
+from batch.execution.preflight import Prepared
+
+BYTES_PER_SECOND = 40e6
+"""Decoding, encoding and storing on one core: an order of magnitude, not a promise."""
+START_SECONDS = 1.5
+
+
+def estimate(prepared: Prepared, plan: Plan) -> dict[str, Any]:
+    """``{"rows", "chunks", "seconds", "memory_bytes"}``. Raises `ModelRefused` or `MemoryExceeded` as the run would."""
+    from batch.models.bundle import load
+
+    job = prepared.job
+    sizing = size(job, plan, choose(job.run.engine, plan), prepared.model.size_bytes)
+    model = load(prepared.model, pickle_sha256=job.trust.pickle_sha256)
+    rows = sum(_rows(file.shape) for file in plan.files)
+    decoded = sum(file.shape.decoded_bytes or file.shape.size_bytes for file in plan.files)
+    seconds = START_SECONDS + (decoded / BYTES_PER_SECOND + rows * model.seconds_per_row()) / sizing.workers
+    return {"rows": rows, "chunks": len(plan.tasks), "seconds": round(seconds, 1), "memory_bytes": sizing.memory_bytes}
+
+
+def _rows(shape: Any) -> int:
+    if shape.rows is not None:
+        return int(shape.rows)
+    return round((shape.size_bytes - shape.data_start) / shape.sample_record_bytes) if shape.sample_record_bytes else 0
