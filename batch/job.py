@@ -206,17 +206,17 @@ class Job(Section):
     root: str = Field(description="Where models, runs and registers live; `$BATCH_ROOT` overrides it.")
     model: str = Field(description="`models:/name@alias`, `models:/name/3` or the URI of a bundle.")
     salt: str = Field("", description="Of the routing hash; default: the name.")
-    input: Input = Field(default_factory=Input)
+    input: Input = Input()
     output: Output
-    checks: Checks = Field(default_factory=Checks)
-    rejects: Rejects = Field(default_factory=Rejects)
-    run: Run = Field(default_factory=Run)
-    schedule: Schedule = Field(default_factory=Schedule)
-    watch: Watch = Field(default_factory=Watch)
+    checks: Checks = Checks()
+    rejects: Rejects = Rejects()
+    run: Run = Run()
+    schedule: Schedule = Schedule()
+    watch: Watch = Watch()
     variants: tuple[Variant, ...] = Field((), description="Routing; without it all rows go to `model`.")
-    trust: Trust = Field(default_factory=Trust)
-    monitor: Monitor = Field(default_factory=Monitor)
-    report: Report = Field(default_factory=Report)
+    trust: Trust = Trust()
+    monitor: Monitor = Monitor()
+    report: Report = Report()
 
 
 def load_job(path_or_name: str, *, set: dict[str, Any] | None = None, **overrides: Any) -> Job:  # noqa: A002

@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 from types import TracebackType
+from typing import Self
 
 _INTERVAL_SECONDS = 0.1
 
@@ -18,7 +19,7 @@ class PeakMemory:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Self:
         self._sample()
         self._thread.start()
         return self

@@ -85,7 +85,7 @@ def check_ownership(job: Job, output: str) -> None:
 def holds(root: str, standing: ObjectInfo, entry: Entry) -> bool:
     """Whether the object under the output key is the one that a register entry stands for."""
     if COMMIT_KEY in standing.metadata:
-        return standing.metadata[COMMIT_KEY] == entry.document["commit"]
+        return standing.metadata[COMMIT_KEY] == str(entry.document["commit"])
     # A plain folder keeps no metadata: publish the same bytes again, into a hash.
     folder = join(root, "runs", entry.document["job"], entry.document["run_id"])
     try:

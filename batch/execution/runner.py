@@ -6,18 +6,19 @@ import os
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from batch.errors import BatchError, Interrupted, RejectBudgetExceeded
-from batch.execution import attempts, commit, coordinate, publish
+from batch.execution import commit, coordinate, publish
+from batch.execution.attempt import Attempt
 from batch.execution.chunk import ChunkRecord, record_from_commit
 from batch.execution.coordinate import Progress, Scored, budget_of
 from batch.execution.identity import canonical
 from batch.execution.memory import PeakMemory
-from batch.execution.preflight import DELIVERED, Prepared, check_outputs, period_of, prepare
-from batch.execution.receipt import FORMAT, Receipt, environment, now
+from batch.execution.preflight import Prepared, check_outputs, period_of, prepare
+from batch.execution.receipt import FORMAT, Receipt, now
 from batch.job import Job
 from batch.storage import storage_for
 
@@ -52,7 +53,7 @@ def run(
     prepared = prepare(job, about, force=force)
     if (receipt := _already_done(prepared)) is not None:
         return receipt
-    attempt = _Attempt(prepared, trigger, time.time())
+    attempt = Attempt(prepared, trigger, time.time())
     with PeakMemory() as memory:
         try:
             with tempfile.TemporaryDirectory(prefix="batch-predict-") as scratch:
@@ -151,11 +152,12 @@ def _publish(prepared: Prepared, uri: str, digest: str) -> publish.Published:
     return publish.publish(job.root, uri)
 
 
-def _carry_out(attempt: _Attempt, scratch: str, memory: PeakMemory, progress: Progress | None) -> Receipt:
+def _carry_out(attempt: Attempt, scratch: str, memory: PeakMemory, progress: Progress | None) -> Receipt:
     """Plan, load, score, commit, publish, receipt."""
     prepared, job = attempt.prepared, attempt.prepared.job
     with attempt.phase("plan"):
         plan = prepared.plan(scratch)
+        attempt.chunks_total = len(plan.tasks)
         check_outputs(job, plan)
     attempt.begin()
     storage_for(prepared.folder).create(
@@ -184,7 +186,7 @@ def _carry_out(attempt: _Attempt, scratch: str, memory: PeakMemory, progress: Pr
     return Receipt(receipt)
 
 
-def _score(attempt: _Attempt, plan: Plan, progress: Progress | None) -> Scored:
+def _score(attempt: Attempt, plan: Plan, progress: Progress | None) -> Scored:
     """Load the model and score what is not stored yet."""
     from batch.execution.engine import choose, open_engine, size
     from batch.models.bundle import load
@@ -198,11 +200,10 @@ def _score(attempt: _Attempt, plan: Plan, progress: Progress | None) -> Scored:
         attempt.engine, attempt.workers = engine.name, engine.workers
         state = coordinate.score_all(job, plan, engine, progress)
     attempt.scored = state
-    attempt.chunks_total = len(plan.tasks)
     return state
 
 
-def _check_budget(attempt: _Attempt, plan: Plan, state: Scored) -> None:
+def _check_budget(attempt: Attempt, plan: Plan, state: Scored) -> None:
     """Over budget: the rejects file is written so that all bad rows are seen at once, the output is not."""
     records = state.ordered
     read = sum(record.rows_read for record in records)
@@ -249,119 +250,6 @@ def _store_summary(prepared: Prepared, document: dict[str, Any]) -> None:
     storage_for(prepared.folder).create(f"{prepared.folder}/summary.json", canonical(summary))
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """One try at a run: what its receipt will say, whether it succeeds or fails."""
-
-    prepared: Prepared
-    trigger: str
-    started: float
-    started_at: str = ""
-    stem: str = ""
-    engine: str = ""
-    workers: int = 0
-    chunks_total: int = 0
-    scored: Scored | None = None
-    rows: dict[str, int] | None = None
-    rejects: list[dict[str, Any]] | None = None
-    phases: dict[str, float] | None = None
-
-    def begin(self) -> None:
-        """Leave a record before any work that could be killed."""
-        job = self.prepared.job
-        self.started_at = self.started_at or now()
-        facts = {"trigger": self.trigger, "subject": self.prepared.subject, "pid": os.getpid()}
-        self.stem = attempts.begin(job.root, job.name, self.prepared.run_id, facts)
-
-    def end(self, state: str, exit_code: int, receipt: dict[str, Any], error: dict[str, str] | None) -> None:
-        if not self.stem:
-            self.begin()
-        attempts.end(self.stem, state, exit_code, receipt, error)
-
-    def fail(self, error: BatchError, memory: PeakMemory) -> None:
-        """Hang the failed run's receipt on the error and record the attempt, where the store still lets us."""
-        receipt = self.receipt("failed", memory) | {"error": error.as_dict()}
-        error.receipt = receipt
-        state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        with suppress(BatchError):  # the first error is the one to report
-            self.end(state, error.exit_code, receipt, error.as_dict())
-
-    def phase(self, name: str) -> _Timer:
-        if self.phases is None:
-            self.phases = {}
-        return _Timer(self.phases, name)
-
-    def receipt(self, state: str, memory: PeakMemory) -> dict[str, Any]:
-        """The receipt so far."""
-        prepared, job = self.prepared, self.prepared.job
-        period = prepared.period
-        scored = self.scored or Scored()
-        reused = len(scored.records) - scored.scored
-        inside = {f"chunk_{name}": seconds for name, seconds in scored.phases.items()}
-        return {
-            "format": FORMAT,
-            "run_id": prepared.run_id,
-            "job": job.name,
-            "state": state,
-            "trigger": self.trigger,
-            "subject": prepared.subject,
-            "period": period
-            and {"name": period.name, "start": period.start.isoformat(), "end": period.end.isoformat()},
-            "retry_of": None,
-            "input": [
-                {
-                    "uri": file.pin.uri,
-                    "etag": file.pin.etag,
-                    "version_id": file.pin.version_id,
-                    "size_bytes": file.pin.size_bytes,
-                    "rows": None,
-                }
-                for file in prepared.inputs.files
-            ],
-            "models": [
-                {
-                    "variant": DELIVERED,
-                    "mode": "split",
-                    "weight": 1.0,
-                    "uri_given": job.model,
-                    "name": prepared.model.name,
-                    "version": prepared.model.version,
-                    "sha256": prepared.model.sha256,
-                    "rows": (self.rows or {}).get("predicted", 0),
-                }
-            ],
-            "output": [],
-            "rejects": self.rejects or [],
-            "rows": self.rows or {"read": 0, "predicted": 0, "rejected": 0},
-            "chunks": {"total": self.chunks_total, "scored": scored.scored, "reused": max(0, reused)},
-            "timing": {
-                "started_at": _iso(self.started),
-                "finished_at": now(),
-                "seconds": round(time.time() - self.started, 3),
-                "phases": {name: round(value, 3) for name, value in {**(self.phases or {}), **inside}.items()},
-            },
-            "peak_rss_bytes": memory.peak_bytes,
-            "engine": self.engine,
-            "workers": self.workers,
-            "drift": {"state": "unknown", "columns": []},
-            "environment": environment(),
-            "config_sha256": _config_sha256(job),
-        }
-
-
-class _Timer:
-    __slots__ = ("_name", "_phases", "_started")
-
-    def __init__(self, phases: dict[str, float], name: str) -> None:
-        self._phases, self._name, self._started = phases, name, 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._phases[self._name] = time.perf_counter() - self._started
-
-
 class _collected(suppress):  # noqa: N801  used like a function
     """Put a refusal on the list and go on, so that `check` finds more than the first one."""
 
@@ -369,19 +257,9 @@ class _collected(suppress):  # noqa: N801  used like a function
         super().__init__(BatchError)
         self._refusals = refusals
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         if isinstance(error, BatchError):
             self._refusals.append(error)
         return bool(super().__exit__(kind, error, trace))
-
-
-def _iso(seconds: float) -> str:
-    from datetime import UTC
-
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _config_sha256(job: Job) -> str:
-    from batch.execution.identity import sha256
-
-    return sha256(canonical(job.model_dump(mode="json")))

@@ -76,7 +76,7 @@ def _compute(
     encoder = FORMATS[plan.output_format].encoder(plan.write)
     rejected: list[pa.Table] = []
     counts = {"rows_read": 0, "rows_predicted": 0}
-    for batch in _batches(_valid(reader, rejected, counts, clock), plan.predict_rows):
+    for batch in _batches(_valid(plan, reader, rejected, counts, clock), plan.predict_rows):
         with clock.phase("predict"):
             outputs = context.model.predict(batch)
         with clock.phase("encode"):
@@ -88,20 +88,23 @@ def _compute(
     for table in rejected:
         for code in table["_code"].to_pylist():
             by_code[code] = by_code.get(code, 0) + 1
+    rejected_rows = sum(by_code.values())
     facts = {
         "index": task.index,
         "start": reader.start,
         "end": reader.end,
         **counts,
-        "rows_rejected": sum(by_code.values()),
+        "rows_rejected": rejected_rows,
         "by_code": by_code,
         "decoded_bytes": reader.decoded_bytes,
     }
-    assert facts["rows_read"] == counts["rows_predicted"] + facts["rows_rejected"], facts
+    assert counts["rows_read"] == counts["rows_predicted"] + rejected_rows, facts
     return facts, {"rows": rows, "rejects": rejects.to_bytes(rejected)}
 
 
-def _valid(reader: ChunkReader, rejected: list[pa.Table], counts: dict[str, int], clock: _Phases) -> Iterator[pa.Table]:
+def _valid(
+    plan: Plan, reader: ChunkReader, rejected: list[pa.Table], counts: dict[str, int], clock: _Phases
+) -> Iterator[pa.Table]:
     """The valid rows block by block; rejects are set aside with their row numbers in the chunk."""
     blocks = iter(reader)
     while True:
@@ -112,7 +115,25 @@ def _valid(reader: ChunkReader, rejected: list[pa.Table], counts: dict[str, int]
         if block.rejects is not None and block.rejects.num_rows:
             rejected.append(rejects.shift(block.rejects, counts["rows_read"]))
         counts["rows_read"] += block.rows_read
-        yield block.table
+        yield _one_form(plan, block.table)
+
+
+def _one_form(plan: Plan, table: pa.Table) -> pa.Table:
+    """Kept JSON values in one form for all blocks: their tokens for a JSONL output, plain text for the others."""
+    signature = {column.name for column in plan.read.columns}
+    kept = [name for name in plan.read.kept if name not in signature]
+    if plan.input_format != "jsonl" or not kept:
+        return table
+    from batch.formats.json_text import MARK, plain_text
+    from batch.formats.jsonl_write import tokens
+
+    if plan.output_format != "jsonl":
+        return plain_text(table, kept)
+    for name in kept:
+        place = table.schema.get_field_index(name)
+        values = tokens(name, table.schema.field(place), table.column(place).combine_chunks())
+        table = table.set_column(place, pa.field(name, pa.string(), metadata=MARK), values)
+    return table
 
 
 def _batches(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
@@ -134,15 +155,10 @@ def _batches(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def _output_table(plan: Plan, batch: pa.Table, outputs: pa.Table) -> pa.Table:
-    """Kept columns in front of the model's; what only JSON can hold becomes text for the other formats."""
+    """Kept columns in front of the model's."""
     from batch.formats import LINE_COLUMN
 
     kept = batch.select(list(plan.read.kept))
-    if plan.input_format == "jsonl" and plan.output_format != "jsonl":
-        from batch.formats.json_text import plain_text
-
-        signature = {column.name for column in plan.read.columns}
-        kept = plain_text(kept, [name for name in plan.read.kept if name not in signature])
     if plan.read.keep_line:
         kept = kept.append_column(LINE_COLUMN, batch[LINE_COLUMN])
     for name in outputs.column_names:
