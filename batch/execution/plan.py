@@ -244,7 +244,8 @@ def _outputs(job: Job, period: Period | None, inputs: Inputs, run: str, output_f
     """The output files in order. Raises `OutputRefused` where one would eat an input or another output."""
     named = [_output_of(job, period, file, run, output_format) for file in inputs.files]
     outputs = list(dict.fromkeys(named))
-    if len(outputs) not in {1, len(named)} or (len(outputs) == 1 < len(named) and "{stem}" in job.output.uri):
+    per_input = job.output.uri.endswith("/") or "{stem}" in job.output.uri
+    if per_input and len(outputs) < len(named):
         double = next(uri for uri in outputs if named.count(uri) > 1)
         raise OutputRefused(f"two inputs map to one output, {double}", hint="use {stem} so that each has its own")
     taken = {file.pin.uri for file in inputs.files}
