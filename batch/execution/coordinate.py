@@ -53,9 +53,13 @@ class Scored:
 
     records: dict[int, ChunkRecord] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
-    scored: int = 0
     stopped: bool = False
     """Given up because the rejects are hopelessly over budget."""
+
+    @property
+    def scored(self) -> int:
+        """Chunks of the result that this run computed; a guess that was thrown away does not count."""
+        return sum(not record.reused for record in self.records.values())
 
     @property
     def ordered(self) -> list[ChunkRecord]:
@@ -108,7 +112,6 @@ def _collect(
         ) from None
     for name, seconds in record.phases.items():
         state.phases[name] = state.phases.get(name, 0.0) + seconds
-    state.scored += not record.reused
     _take(plan, state, task, record, waiting)
 
 
