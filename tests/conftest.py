@@ -3,6 +3,9 @@
 import os
 import uuid
 
+# Before numpy is imported: on a busy machine OpenMP's threads spin against each other, and a fit takes ten times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 import batch.storage
