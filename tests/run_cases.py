@@ -125,8 +125,9 @@ class Bench:
         return decode(body, name)
 
     def names(self) -> dict[str, str]:
-        """Every object under the root with its ETag."""
-        return {info.uri: info.etag for info in storage_for(self.root).list(f"{self.root}/")}
+        """Every object under the root, except job files, with its ETag."""
+        found = storage_for(self.root).list(f"{self.root}/")
+        return {info.uri: info.etag for info in found if not info.uri.endswith(".toml")}
 
     def job(self, source: str, output: str, more: str = "", **settings: Any) -> Job:
         """A job over `source` to `output`, both below the root; `settings` use `__` for the dot of a key."""
