@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from threading import Semaphore
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batch.errors import MemoryExceeded, UsageError
 from batch.execution.chunk import ChunkRecord
@@ -18,8 +18,10 @@ from batch.execution.plan import Plan, Task
 from batch.execution.score import Context, open_context, score_chunk
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
-from batch.models.loaded import LoadedModel
 from batch.units import format_bytes
+
+if TYPE_CHECKING:
+    from batch.models.loaded import LoadedModel
 
 BASE_BYTES = 300 << 20
 """Of one process with the libraries and a small model loaded, before any chunk."""
