@@ -62,6 +62,9 @@ def run(
     """
     limit_threads()
     job, moment = load(**about), read_time(now)
+    from batch.execution.memory import give_back_freed_memory
+
+    give_back_freed_memory()  # before the runner imports pyarrow
     from batch.execution import runner
 
     with Progress(job.name, log_format) as progress:

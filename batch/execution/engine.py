@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch.errors import MemoryExceeded, UsageError
 from batch.execution.chunk import ChunkRecord
+from batch.execution.memory import give_back_freed_memory
 from batch.execution.plan import Plan, Task
 from batch.execution.score import Context, open_context, score_chunk
 from batch.job import Job
@@ -168,6 +169,7 @@ def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str])
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     _one_thread_each()
+    give_back_freed_memory()
     _worker[:] = [open_context(plan, resolved, pickles)]
 
 

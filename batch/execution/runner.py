@@ -16,7 +16,7 @@ from batch.execution.attempt import Attempt
 from batch.execution.chunk import ChunkRecord, record_from_commit
 from batch.execution.coordinate import Progress, Scored, budget_of
 from batch.execution.identity import canonical
-from batch.execution.memory import PeakMemory
+from batch.execution.memory import PeakMemory, give_back_freed_memory
 from batch.execution.preflight import Prepared, check_outputs, period_of, prepare
 from batch.execution.receipt import FORMAT, Receipt, now
 from batch.job import Job
@@ -47,6 +47,7 @@ def run(
     Raises a subclass of `BatchError`; its ``receipt`` attribute then holds the receipt of the failed run, where one began.
     """
     one_thread_each()
+    give_back_freed_memory()
     about = period_of(job, period, now)
     if once and (found := _done_before(job, about)) is not None:
         return found
@@ -81,7 +82,7 @@ def check(job: Job, *, period: str | None = None, now: datetime | None = None) -
         with tempfile.TemporaryDirectory(prefix="batch-predict-") as scratch:
             plan = prepared.plan(scratch)
             with _collected(refusals):
-                check_outputs(job, plan)
+                check_outputs(job, prepared.period, plan)
             found = estimate(prepared, plan)
     except BatchError as error:
         refusals.append(error)
@@ -158,7 +159,7 @@ def _carry_out(attempt: Attempt, scratch: str, memory: PeakMemory, progress: Pro
     with attempt.phase("plan"):
         plan = prepared.plan(scratch)
         attempt.chunks_total = len(plan.tasks)
-        check_outputs(job, plan)
+        check_outputs(job, prepared.period, plan)
     attempt.begin()
     storage_for(prepared.folder).create(
         f"{prepared.folder}/plan.json", canonical(plan.document(job, prepared.inputs, prepared.models))
@@ -173,7 +174,7 @@ def _carry_out(attempt: Attempt, scratch: str, memory: PeakMemory, progress: Pro
             document = commit.store_commit(prepared.folder, document)
     records = [record_from_commit(prepared.folder, entry) for entry in document["chunks"]]
     with attempt.phase("publish"):
-        rejected = publish.publish_rejects(job, plan, records)
+        rejected = publish.publish_rejects(job, prepared.period, plan, records)
         outputs = [_output(prepared, spec) for spec in document["outputs"]]
     _store_summary(prepared, document)
     receipt = attempt.receipt("completed_with_rejects" if document["rows"]["rejected"] else "completed", memory)
@@ -211,7 +212,7 @@ def _check_budget(attempt: Attempt, plan: Plan, state: Scored) -> None:
     allowed = budget_of(attempt.prepared.job).allowed(read)
     if rejected <= allowed and not state.stopped:
         return
-    files = publish.publish_rejects(attempt.prepared.job, plan, records)
+    files = publish.publish_rejects(attempt.prepared.job, attempt.prepared.period, plan, records)
     for file in files:
         file["complete"] = len(records) == len(plan.tasks)
     attempt.rejects = files
