@@ -182,7 +182,8 @@ def _check_decoded(job: Job, inputs: Inputs, shapes: list[Shape]) -> None:
     ratio = job.input.max_ratio or _RATIO_DEFAULT[inputs.format]
     if inputs.format == "parquet" and decoded > _RATIO_FROM_BYTES and decoded > ratio * stored:
         raise InputTooLarge(
-            f"{name} decodes to {decoded / stored:.0f} times its stored size, over the limit max_ratio = {ratio:g}",
+            f"{name} decodes to about {decoded} bytes, {decoded / stored:.0f} times the {stored} stored, "
+            f"over the limit max_ratio = {ratio:g}",
             hint="raise [input] max_ratio if the file is genuine",
         )
     rows = sum(shape.rows or 0 for shape in shapes)
