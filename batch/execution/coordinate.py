@@ -79,7 +79,7 @@ def score_all(job: Job, plan: Plan, engine: Engine, progress: Progress | None) -
         while waiting and len(running) < engine.in_flight and not state.stopped:
             task = waiting.popleft()
             if (found := _reuse(stored, task)) is not None:
-                _take(plan, state, task, found, waiting)
+                _take(plan, state, task, found, retry)
             else:
                 running[engine.submit(task)] = task
         if state.stopped and not running:
@@ -87,7 +87,7 @@ def score_all(job: Job, plan: Plan, engine: Engine, progress: Progress | None) -
         if running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                _collect(plan, state, running.pop(future), future, waiting, retry)
+                _collect(plan, state, running.pop(future), future, retry)
         _check_limits(job, state)
         if progress is not None:
             rows = sum(record.rows_read for record in state.records.values())
@@ -95,9 +95,7 @@ def score_all(job: Job, plan: Plan, engine: Engine, progress: Progress | None) -
     return state
 
 
-def _collect(
-    plan: Plan, state: Scored, task: Task, future: Future[ChunkRecord], waiting: deque[Task], retry: list[Task]
-) -> None:
+def _collect(plan: Plan, state: Scored, task: Task, future: Future[ChunkRecord], retry: list[Task]) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
     try:
@@ -112,32 +110,44 @@ def _collect(
         ) from None
     for name, seconds in record.phases.items():
         state.phases[name] = state.phases.get(name, 0.0) + seconds
-    _take(plan, state, task, record, waiting)
+    _take(plan, state, task, record, retry)
 
 
-def _take(plan: Plan, state: Scored, task: Task, record: ChunkRecord, waiting: deque[Task]) -> None:
-    """Accept a record, then score again whichever neighbour does not fit."""
+def _take(plan: Plan, state: Scored, task: Task, record: ChunkRecord, retry: list[Task]) -> None:
+    """Accept a record, then score again whichever neighbour does not fit, as soon as it is known which one is right."""
     before = state.records.get(task.index - 1)
     if before is not None and plan.tasks[task.index - 1].file == task.file and before.end != record.start:
-        waiting.appendleft(replace(task, start=before.end))
+        retry.append(task)
         return
     state.records[task.index] = record
     following = state.records.get(task.index + 1)
     if following is not None and plan.tasks[task.index + 1].file == task.file and following.start != record.end:
         del state.records[task.index + 1]
-        waiting.appendleft(replace(plan.tasks[task.index + 1], start=record.end))
+        retry.append(plan.tasks[task.index + 1])
 
 
 def _requeue(plan: Plan, state: Scored, retry: list[Task], waiting: deque[Task]) -> list[Task]:
-    """Tasks whose guess failed go back as soon as the chunk before them has proved where they start."""
+    """Tasks whose guess failed go back as soon as the chunks before them have proved where they start."""
     still = []
     for task in retry:
-        before = state.records.get(task.index - 1)
-        if before is None:
-            still.append(task)
+        if _proven(plan, state, task.index - 1):
+            waiting.appendleft(replace(task, start=state.records[task.index - 1].end))
         else:
-            waiting.appendleft(replace(task, start=before.end))
+            still.append(task)
     return still
+
+
+def _proven(plan: Plan, state: Scored, index: int) -> bool:
+    """Whether a chunk's end is certain: neighbours in `state` fit, so it is once all chunks of the file up to it are there.
+
+    The end of a chunk whose own start is a guess proves nothing: a chunk that trusted it would call a good file broken.
+    """
+    file = plan.tasks[index].file
+    while index >= 0 and plan.tasks[index].file == file:
+        if index not in state.records:
+            return False
+        index -= 1
+    return True
 
 
 def _stored(plan: Plan) -> dict[int, dict[int, ObjectInfo]]:
