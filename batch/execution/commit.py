@@ -47,6 +47,12 @@ def check_chain(plan: Plan, records: list[ChunkRecord]) -> None:
     assert [record.index for record in records] == [task.index for task in plan.tasks], "a chunk is missing"
     for number, file in enumerate(plan.files):
         mine = [record for record in records if plan.tasks[record.index].file == number]
+        whole = file.shape.size_bytes if plan.input_format != "parquet" else file.shape.rows
+        if mine and (mine[0].start != file.shape.data_start or mine[-1].end != whole):
+            raise InputChanged(
+                f"the chunks of {file.name} cover {mine[0].start} to {mine[-1].end} of {file.shape.data_start} to {whole}",
+                hint="run again; if it repeats, the store returns different bytes for one version",
+            )
         for one, following in pairwise(mine):
             if one.end != following.start:
                 raise InputChanged(

@@ -111,6 +111,8 @@ def make_plan(
     read = _with_kept(job, read, shapes[0], inputs.format, output_format)
     for file, shape in zip(inputs.files, shapes, strict=True):
         _check_columns(file.pin.uri, shape, read)
+        if inputs.format == "parquet" and shape.arrow_schema:
+            _check_types(file.pin.uri, shape, read, output_format)
     outputs = _outputs(job, period, inputs, run, output_format)
     targets = [outputs.index(_output_of(job, period, file, run, output_format)) for file in inputs.files]
     files = tuple(
@@ -234,6 +236,23 @@ def _check_columns(uri: str, shape: Shape, read: ReadOptions) -> None:
             f"the kept column '{clash[0]}' of {uri} is named like an output column of the model",
             hint="leave it out of [output] keep",
         )
+
+
+def _check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str) -> None:
+    """Refuse Parquet types that cannot become the signature's, and nested columns that no text format can hold."""
+    import pyarrow as pa
+
+    from batch.formats.parquet_read import check_types, schema_of
+
+    check_types(shape, read, uri)
+    stored = schema_of(shape)
+    signature = {column.name for column in read.columns}
+    for name in read.kept:
+        if output_format != "parquet" and name not in signature and pa.types.is_nested(stored.field(name).type):
+            raise SchemaMismatch(
+                f"the kept column '{name}' of {uri} is nested ({stored.field(name).type}), which {output_format} cannot hold",
+                hint="write Parquet, or leave the column out of [output] keep",
+            )
 
 
 def _output_of(job: Job, period: Period | None, file: InputFile, run: str, output_format: str) -> str:

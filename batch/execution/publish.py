@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from batch import placeholders
 from batch.errors import OutputRefused, StorageUnavailable
 from batch.execution.chunk import ChunkRecord, read_section, record_from_commit
 from batch.execution.commit import load_commit
 from batch.execution.identity import canonical
 from batch.execution.plan import Plan
-from batch.formats import FORMATS, WriteOptions, rejects, strip_suffixes
+from batch.formats import FORMATS, SUFFIXES, WriteOptions, rejects, strip_suffixes
 from batch.job import Job
+from batch.period import Period
 from batch.storage import ObjectInfo, join, storage_for
 
 COMMIT_KEY = "commit"
@@ -126,7 +128,7 @@ def publish(root: str, output: str, on_bytes: Callable[[int], None] | None = Non
         info = storage_for(output).replace(
             output,
             _hashed(_bytes_of(folder, output), digest),
-            -1,
+            _size_of(folder, output),
             metadata={COMMIT_KEY: newest.document["commit"]},
         )
         if entries(root, output)[-1].n == newest.n:
@@ -139,6 +141,21 @@ def _hashed(pieces: Iterable[bytes], digest: Any) -> Iterator[bytes]:
         yield piece
 
 
+def _size_of(folder: str, output: str) -> int:
+    """The output's size where the commit tells it (the text formats are concatenations), else -1."""
+    commit = load_commit(folder)
+    if commit is None or commit["write"]["format"] == "parquet":
+        return -1
+    chunks = next((one["chunks"] for one in commit["outputs"] if one["uri"] == output), [])
+    lengths = {record.index: record.sections["rows"].length for record in _records(folder, commit)}
+    header = FORMATS[commit["write"]["format"]].header(write_options_from_json(commit["write"]))
+    return len(header) + sum(lengths[index] for index in chunks)
+
+
+def _records(folder: str, commit: dict[str, Any]) -> list[ChunkRecord]:
+    return [record_from_commit(folder, entry) for entry in commit["chunks"]]
+
+
 def _bytes_of(folder: str, output: str) -> Iterator[bytes]:
     """The output file's bytes, from the commit and the staged chunks alone."""
     commit = load_commit(folder)
@@ -147,7 +164,7 @@ def _bytes_of(folder: str, output: str) -> Iterator[bytes]:
     spec = next((one for one in commit["outputs"] if one["uri"] == output), None)
     if spec is None:
         raise OutputRefused(f"the run in {folder} does not write {output}")
-    records = {one.index: one for one in (record_from_commit(folder, entry) for entry in commit["chunks"])}
+    records = {one.index: one for one in _records(folder, commit)}
     options = write_options_from_json(commit["write"])
     sections = (read_section(records[index], "rows") for index in spec["chunks"])
     yield from FORMATS[commit["write"]["format"]].assemble(options, sections)
@@ -179,18 +196,31 @@ def write_options_from_json(document: dict[str, Any]) -> WriteOptions:
     )
 
 
-def rejects_uri(job: Job, plan: Plan, output: str) -> str:
-    """The rejects file beside an output: its name with ``.rejects`` and the input format's suffix."""
-    from batch.formats import SUFFIXES
+def rejects_uris(job: Job, period: Period | None, plan: Plan) -> list[str]:
+    """The rejects file of each output: the job's, else the output's name with ``.rejects`` and the input format's suffix."""
+    own = job.rejects.uri if len(plan.outputs) == 1 or "{stem}" in job.rejects.uri else ""
+    return [
+        placeholders.render(own, period=period, run_id=plan.run_id, stem=strip_suffixes(output.rsplit("/", 1)[-1]))
+        or f"{strip_suffixes(output)}.rejects{SUFFIXES[plan.input_format]}"
+        for output in plan.outputs
+    ]
 
-    return f"{strip_suffixes(output)}.rejects{SUFFIXES[plan.input_format]}"
+
+def check_rejects(job: Job, period: Period | None, plan: Plan) -> None:
+    """Refuse a rejects file that would eat an input, an output or another rejects file. Raises `OutputRefused`."""
+    taken = {file.name: "an input" for file in plan.files} | dict.fromkeys(plan.outputs, "the output")
+    for uri in rejects_uris(job, period, plan):
+        if uri in taken:
+            raise OutputRefused(
+                f"the rejects file {uri} is also {taken[uri]}", hint="give [rejects] uri a name of its own"
+            )
+        taken[uri] = "another rejects file"
 
 
-def publish_rejects(job: Job, plan: Plan, records: list[ChunkRecord]) -> list[dict[str, Any]]:
+def publish_rejects(job: Job, period: Period | None, plan: Plan, records: list[ChunkRecord]) -> list[dict[str, Any]]:
     """Write the rejects files: one per output; where nothing was rejected only over one that stands there already."""
     published = []
-    for number, output in enumerate(plan.outputs):
-        uri = (job.rejects.uri if len(plan.outputs) == 1 else "") or rejects_uri(job, plan, output)
+    for number, uri in enumerate(rejects_uris(job, period, plan)):
         mine = [record for record in records if plan.files[plan.tasks[record.index].file].output == number]
         rows = sum(record.rows_rejected for record in mine)
         if not rows and storage_for(uri).head(uri) is None:
