@@ -146,7 +146,7 @@ def _size_of(folder: str, output: str) -> int:
     commit = load_commit(folder)
     if commit is None or commit["write"]["format"] == "parquet":
         return -1
-    chunks = next((one["chunks"] for one in commit["outputs"] if one["uri"] == output), [])
+    chunks: list[int] = next((one["chunks"] for one in commit["outputs"] if one["uri"] == output), [])
     lengths = {record.index: record.sections["rows"].length for record in _records(folder, commit)}
     header = FORMATS[commit["write"]["format"]].header(write_options_from_json(commit["write"]))
     return len(header) + sum(lengths[index] for index in chunks)
