@@ -103,7 +103,8 @@ def refuse_unbuilt(job: Job) -> None:
         raise UsageError(f"this version does not do {', '.join(used)} yet", hint="remove it from the job file")
 
 
-def check_outputs(job: Job, plan: Plan) -> None:
+def check_outputs(job: Job, period: Period | None, plan: Plan) -> None:
     """Refuse early to replace somebody else's file. Raises `OutputRefused`."""
+    publish.check_rejects(job, period, plan)
     for output in plan.outputs:
         publish.check_ownership(job, output)
