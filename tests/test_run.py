@@ -190,6 +190,37 @@ def test_rejected_rows_do_not_move_the_others(bench: Bench) -> None:
     assert [row["_row"] for row in bench.records("out.rejects.csv")] == ["1", "32", "60"]
 
 
+def test_the_rejects_file_is_named_for_its_period(bench: Bench) -> None:
+    """Placeholders in [rejects] uri are filled in, as in the other URIs."""
+    bench.put("in.csv", broken(4))
+    uri = f"{bench.root}/bad-{{period}}.csv"
+    job = bench.job("in.csv", "out.csv", rejects__uri=uri, rejects__max_rows=1, schedule__period="week")
+    batch.run(job, period="2026-W10")
+    assert [row["_row"] for row in bench.records("bad-2026-W10.csv")] == ["5"]
+
+
+@pytest.mark.parametrize("name", ["in.csv", "out.csv"])
+def test_a_rejects_file_never_eats_an_input_or_the_output(bench: Bench, name: str) -> None:
+    """[rejects] uri equal to the input or the output: exit 6, nothing is written."""
+    before = bench.names()
+    with pytest.raises(OutputRefused, match="rejects file"):
+        bench.run("in.csv", "out.csv", rejects__uri=f"{bench.root}/{name}")
+    assert bench.get("in.csv") == encode(rows(), "csv")
+    assert {uri for uri in bench.names() if "/attempts/" not in uri} == set(before)
+
+
+@pytest.mark.parametrize("chunk_bytes", [64, 100, 333, 1000])
+def test_cuts_inside_quoted_text_change_nothing(bench: Bench, chunk_bytes: int) -> None:
+    """Notes that look like records, cut anywhere: every row is there once, in order, with the same predictions."""
+    table = rows().assign(note='x\n00001,5,1.0,"plus",y\n"",\n')
+    bench.put("in.csv", encode(table, "csv"))
+    bench.run("in.csv", "out.csv", output__keep=["*"], run__chunk_bytes=chunk_bytes)
+    found = bench.records("out.csv")
+    assert ids(found) == list(table["customer_id"])
+    assert {one["note"] for one in found} == {table["note"][0]}
+    assert [one["prediction"] for one in found] == [label for label, _ in predicted(table)]
+
+
 def test_somebody_elses_output_is_left_alone(bench: Bench) -> None:
     """A file that the job did not write is not replaced, except with replace = "any"."""
     bench.put("out.csv", b"precious\n")
