@@ -118,6 +118,7 @@ def _sample(process: subprocess.Popen[str], peaks: list[int]) -> None:
 
 
 def main() -> None:
+    """Measure both sizes and print a line for each."""
     parser = argparse.ArgumentParser(description="Peak memory and time for two sizes of input.")
     parser.add_argument("--s3", action="store_true", help="on SeaweedFS instead of local files")
     parser.add_argument("--memory", default="600MiB")
