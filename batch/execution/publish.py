@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,9 @@ def holds(root: str, standing: ObjectInfo, entry: Entry) -> bool:
     """Whether the object under the output key is the one that a register entry stands for."""
     if COMMIT_KEY in standing.metadata:
         return standing.metadata[COMMIT_KEY] == str(entry.document["commit"])
-    # A plain folder keeps no metadata: publish the same bytes again, into a hash.
+    if _in_receipt(root, standing, entry.document):
+        return True
+    # A plain folder keeps no metadata, and the run died before its receipt: publish the same bytes again, into a hash.
     folder = join(root, "runs", entry.document["job"], entry.document["run_id"])
     try:
         expected = hashlib.sha256()
@@ -99,6 +101,14 @@ def holds(root: str, standing: ObjectInfo, entry: Entry) -> bool:
     return expected.hexdigest() == _sha256_of(standing)
 
 
+def _in_receipt(root: str, standing: ObjectInfo, entry: dict[str, Any]) -> bool:
+    """Whether the receipt of the entered run names exactly this object; it outlives the staged chunks."""
+    uri = join(root, "done", entry["job"], entry["subject"], f"{entry['run_id']}.json")
+    body = storage_for(uri).get(uri)
+    outputs = json.loads(body)["output"] if body is not None else []
+    return any(one["uri"] == standing.uri and one["etag"] == standing.etag for one in outputs)
+
+
 def _sha256_of(info: ObjectInfo) -> str:
     digest = hashlib.sha256()
     for start in range(0, info.size_bytes, 8 << 20):
@@ -106,20 +116,23 @@ def _sha256_of(info: ObjectInfo) -> str:
     return digest.hexdigest()
 
 
-def append(root: str, output: str, job: str, run_id: str, commit: str, at: str) -> int:
-    """Enter a run as the output's newest, unless it is already; gives its number."""
+def append(root: str, output: str, facts: dict[str, str]) -> int:
+    """Enter a run as the output's newest, unless it is already; gives its number.
+
+    `facts`: ``job``, ``run_id``, ``subject``, ``commit`` (what the published object is marked with) and ``at``.
+    """
     while True:
         known = entries(root, output)
-        if known and known[-1].document["run_id"] == run_id:
+        if known and known[-1].document["run_id"] == facts["run_id"]:
             return known[-1].n
         n = known[-1].n + 1 if known else 1
         uri = join(register_folder(root, output), f"{n:08d}.json")
-        document = {"format": 1, "job": job, "run_id": run_id, "output": output, "commit": commit, "at": at}
+        document = {"format": 1, "output": output, **facts}
         if storage_for(uri).create(uri, canonical(document)):
             return n
 
 
-def publish(root: str, output: str, on_bytes: Callable[[int], None] | None = None) -> Published:
+def publish(root: str, output: str) -> Published:
     """Store what the newest register entry stands for under the output key, until it is the newest."""
     while True:
         newest = entries(root, output)[-1]

@@ -149,7 +149,14 @@ def _already_done(prepared: Prepared) -> Receipt | None:
 
 def _publish(prepared: Prepared, uri: str, digest: str) -> publish.Published:
     job = prepared.job
-    publish.append(job.root, uri, job.name, prepared.run_id, f"{prepared.run_id}:{digest}", now())
+    facts = {
+        "job": job.name,
+        "run_id": prepared.run_id,
+        "subject": prepared.subject,
+        "commit": f"{prepared.run_id}:{digest}",
+        "at": now(),
+    }
+    publish.append(job.root, uri, facts)
     return publish.publish(job.root, uri)
 
 
