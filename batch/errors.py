@@ -73,6 +73,8 @@ class JobInvalid(UsageError):
     """The job file has problems; the message names all of them, each with its key."""
 
     code = "job_invalid"
+    problems: tuple[str, ...] = ()
+    """Each as ``key: what is wrong``."""
 
 
 class ExtraMissing(UsageError):

@@ -76,12 +76,14 @@ def check(document: Mapping[str, Any], path: str) -> Job:
     job = None
     try:
         job = Job.model_validate(document)
-    except ValidationError as error:
-        problems = [_sentence(one) for one in error.errors()] + problems
+    except ValidationError as invalid:
+        problems = [_sentence(one) for one in invalid.errors()] + problems
     if job is None or problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         lines = "".join(f"\n  {problem}" for problem in problems)
-        raise JobInvalid(f"{path} has {count}:{lines}", hint="docs/job-file.md lists every key with its default")
+        error = JobInvalid(f"{path} has {count}:{lines}", hint="docs/job-file.md lists every key with its default")
+        error.problems = tuple(problems)
+        raise error
     return job
 
 

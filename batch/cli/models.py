@@ -60,10 +60,12 @@ def show(*, root: str, model: str, as_json: bool) -> None:
 @click.option("--target", metavar="COLUMN", help="The column of the data that is not a feature.")
 @click.option("--alias", metavar="ALIAS", help="Let this alias mean the new version.")
 @click.option("--pickle-sha256", multiple=True, metavar="DIGEST", help="Of a .joblib or .pkl file that you trust.")
+@json_option
 @root_option
 def register(
     *,
     root: str,
+    as_json: bool,
     name: str,
     file: str,
     data: str,
@@ -77,32 +79,43 @@ def register(
     made = registry.register_file(
         file, name, data, root=root, target=target, alias=alias, pickle_sha256=pickle_sha256, by=user()
     )
-    click.echo(f"models:/{made.name}/{made.version}{f' is {alias}' if alias else ''}")
+    if as_json:
+        print_json(asdict(made))
+    else:
+        click.echo(f"models:/{made.name}/{made.version}{f' is {alias}' if alias else ''}")
 
 
 @models.command()
 @click.argument("name")
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--to", "alias", required=True, metavar="ALIAS", help="For example champion.")
+@json_option
 @root_option
-def promote(*, root: str, name: str, version: int, alias: str) -> None:
+def promote(*, root: str, as_json: bool, name: str, version: int, alias: str) -> None:
     """Let an alias mean VERSION of NAME from now on."""
     from batch.models import registry
 
     entry = registry.promote(root, name, version, alias, by=user())
-    click.echo(f"models:/{name}@{alias} is version {entry.version}")
+    if as_json:
+        print_json({"name": name, "alias": alias, **asdict(entry)})
+    else:
+        click.echo(f"models:/{name}@{alias} is version {entry.version}")
 
 
 @models.command()
 @click.argument("name")
 @click.option("--alias", required=True, metavar="ALIAS", help="For example champion.")
+@json_option
 @root_option
-def rollback(*, root: str, name: str, alias: str) -> None:
+def rollback(*, root: str, as_json: bool, name: str, alias: str) -> None:
     """Let an alias mean what it meant before; once more goes one further back."""
     from batch.models import registry
 
     entry = registry.rollback(root, name, alias, by=user())
-    click.echo(f"models:/{name}@{alias} is version {entry.version} again")
+    if as_json:
+        print_json({"name": name, "alias": alias, **asdict(entry)})
+    else:
+        click.echo(f"models:/{name}@{alias} is version {entry.version} again")
 
 
 def user() -> str:

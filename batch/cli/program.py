@@ -33,6 +33,7 @@ class Program(click.Group):
             _end(ctx, error, _exit_code(error))
         except KeyboardInterrupt as signalled:
             stopped = Interrupted(_sentence(signalled), hint="run the same command again to resume")
+            stopped.receipt = getattr(signalled, "receipt", None)
             _end(ctx, stopped, 143 if isinstance(signalled, Terminated) else stopped.exit_code)
 
 
@@ -62,7 +63,7 @@ def _exit_code(error: BatchError) -> int:
 
 def _end(ctx: click.Context, error: BatchError, exit_code: int) -> NoReturn:
     if ctx.meta.get(_JSON):
-        print_json(getattr(error, "receipt", None) or {"error": error.as_dict()})
+        print_json(error.receipt or {"error": error.as_dict()})
     if ctx.meta.get(_LOG) == "json":
         log_json("failed", error=error.as_dict(), exit_code=exit_code)
     else:

@@ -12,10 +12,12 @@ import click
 from batch.cli.program import Command, json_option, log_option, print_json
 from batch.cli.progress import Progress
 from batch.cli.text import estimate_line, summary
-from batch.errors import UsageError
+from batch.errors import BatchError, JobInvalid, UsageError
 
 if TYPE_CHECKING:
     from batch.job import Job
+
+TRIGGERS = ("cli", "cron", "schedule", "watch", "backfill", "retry", "api")
 
 
 def job_options(command: Command) -> Command:
@@ -32,6 +34,15 @@ def job_options(command: Command) -> Command:
         click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any key of the job file."),
         click.option("--engine", metavar="NAME", help="Instead of the job's [run] engine."),
         click.option("--workers", type=click.IntRange(min=0), help="Instead of the job's [run] workers."),
+        click.option("--once", is_flag=True, help="Do nothing when this period is done, whatever changed since."),
+        click.option("--force", is_flag=True, help="Score again what is done already."),
+        click.option(
+            "--trigger",
+            type=click.Choice(TRIGGERS),
+            default="cli",
+            show_default=True,
+            help="Who asked, for the receipt.",
+        ),
     ]
     for decorator in reversed(decorators):
         command = decorator(command)
@@ -40,9 +51,6 @@ def job_options(command: Command) -> Command:
 
 @click.command()
 @job_options
-@click.option("--once", is_flag=True, help="Do nothing when this period is done, whatever changed since.")
-@click.option("--force", is_flag=True, help="Score again what is done already.")
-@click.option("--trigger", default="cli", show_default=True, help="Who asked, for the receipt.")
 @json_option
 @log_option
 def run(
@@ -61,7 +69,27 @@ def run(
     JOB is a TOML file, or the name of one in jobs/ (or $BATCH_JOBS). Run the same command again to resume.
     """
     limit_threads()
-    job, moment = load(**about), read_time(now)
+    name: str | None = None
+    try:
+        job, moment = load(**about), read_time(now)
+        name = job.name
+        document, already_done = _run(job, period, moment, trigger, log_format, once=once, force=force)
+    except BatchError as error:
+        if error.receipt is None and as_json:
+            from batch.execution.receipt import unstarted
+
+            error.receipt = unstarted(name, trigger, error.as_dict())
+        raise
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(summary(document, already_done=already_done))
+
+
+def _run(
+    job: Job, period: str | None, moment: datetime | None, trigger: str, log_format: str, *, once: bool, force: bool
+) -> tuple[dict[str, Any], bool]:
+    """The receipt, and whether the run was done before."""
     from batch.execution.memory import give_back_freed_memory
 
     give_back_freed_memory()  # before the runner imports pyarrow
@@ -71,13 +99,8 @@ def run(
         receipt = runner.run(
             job, period=period, now=moment, trigger=trigger, once=once, force=force, progress=progress.update
         )
-        document = receipt.as_dict()
-        already_done = bool(getattr(receipt, "already_done", False))
-        progress.completed(document, already_done=already_done)
-    if as_json:
-        print_json(document)
-    else:
-        click.echo(summary(document, already_done=already_done))
+        progress.completed(receipt.as_dict(), already_done=receipt.already_done)
+    return receipt.as_dict(), receipt.already_done
 
 
 @click.command()
@@ -86,25 +109,46 @@ def run(
 @log_option
 @click.pass_context
 def check(
-    ctx: click.Context, /, *, period: str | None, now: str | None, as_json: bool, log_format: str, **about: Any
+    ctx: click.Context,
+    /,
+    *,
+    period: str | None,
+    now: str | None,
+    once: bool,
+    force: bool,
+    trigger: str,
+    as_json: bool,
+    log_format: str,
+    **about: Any,
 ) -> None:
     """Say whether JOB would be refused, and what it would cost. Scores nothing; exits as run would."""
     limit_threads()
-    job, moment = load(**about), read_time(now)
-    from batch.execution import runner
+    try:
+        job, moment = load(**about), read_time(now)
+        from batch.execution import runner
 
-    found = runner.check(job, period=period, now=moment)
+        found = runner.check(job, period=period, now=moment, force=force)
+    except UsageError as error:
+        found = _refused(error)
     exit_code = found.pop("exit_code")
     if as_json:
         print_json(found)
+    elif found["ok"]:
+        click.echo(f"{job.name}: ready to run{estimate_line(found['estimate'])}")
     else:
         for refusal in found["refusals"]:
-            click.echo(f"refused: {refusal['message']}")
+            click.echo(f"error: {refusal['message']}", err=True)
             if refusal["hint"]:
-                click.echo(f"hint: {refusal['hint']}")
-        if found["ok"]:
-            click.echo(f"{job.name}: ready to run{estimate_line(found['estimate'])}")
+                click.echo(f"hint: {refusal['hint']}", err=True)
     ctx.exit(exit_code)
+
+
+def _refused(error: UsageError) -> dict[str, Any]:
+    """An unusable command or job file in the shape of `check`: one refusal per problem."""
+    refusals = [error.as_dict()]
+    if isinstance(error, JobInvalid) and error.problems:
+        refusals = [{**error.as_dict(), "message": problem} for problem in error.problems]
+    return {"ok": False, "refusals": refusals, "estimate": None, "exit_code": error.exit_code}
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -171,6 +172,13 @@ def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str])
     _one_thread_each()
     give_back_freed_memory()
     _worker[:] = [open_context(plan, resolved, pickles)]
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the coordinator is gone: a worker that outlived it would escape the memory ceiling."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _score_in_worker(task: Task) -> ChunkRecord:

@@ -76,3 +76,32 @@ def _processor() -> str:
 def now() -> str:
     """UTC, to the millisecond, as it stands in records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def unstarted(job: str | None, trigger: str, error: dict[str, str]) -> dict[str, Any]:
+    """The receipt of a run that failed before it had an id: every field is there, and most are empty."""
+    at = now()
+    return {
+        "format": FORMAT,
+        "run_id": None,
+        "job": job,
+        "state": "failed",
+        "trigger": trigger,
+        "subject": None,
+        "period": None,
+        "retry_of": None,
+        "input": [],
+        "models": [],
+        "output": [],
+        "rejects": [],
+        "rows": {"read": 0, "predicted": 0, "rejected": 0},
+        "chunks": {"total": 0, "scored": 0, "reused": 0},
+        "timing": {"started_at": at, "finished_at": at, "seconds": 0.0, "phases": {}},
+        "peak_rss_bytes": 0,
+        "engine": "",
+        "workers": 0,
+        "drift": {"state": "unknown", "columns": []},
+        "environment": environment(),
+        "config_sha256": None,
+        "error": error,
+    }

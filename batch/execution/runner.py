@@ -62,12 +62,14 @@ def run(
         except BatchError as error:
             attempt.fail(error, memory)
             raise
-        except KeyboardInterrupt:
-            attempt.fail(Interrupted("the run was interrupted; its state is kept"), memory)
+        except KeyboardInterrupt as signalled:
+            interrupted = Interrupted("the run was interrupted; its state is kept")
+            attempt.fail(interrupted, memory)
+            signalled.receipt = interrupted.receipt  # type: ignore[attr-defined]  # for the program that ends because of it
             raise
 
 
-def check(job: Job, *, period: str | None = None, now: datetime | None = None) -> dict[str, Any]:
+def check(job: Job, *, period: str | None = None, now: datetime | None = None, force: bool = False) -> dict[str, Any]:
     """Every refusal that can be known before scoring, and an estimate; scores and stores nothing.
 
     Gives ``{"ok", "refusals": [{"code", "message", "hint"}], "estimate", "exit_code"}``.
@@ -78,7 +80,7 @@ def check(job: Job, *, period: str | None = None, now: datetime | None = None) -
     refusals: list[BatchError] = []
     found = None
     try:
-        prepared = prepare(job, period_of(job, period, now))
+        prepared = prepare(job, period_of(job, period, now), force=force)
         with tempfile.TemporaryDirectory(prefix="batch-predict-") as scratch:
             plan = prepared.plan(scratch)
             with _collected(refusals):

@@ -167,5 +167,9 @@ def _translated(action: str, uri: str) -> Iterator[None]:
     except NotADirectoryError:
         raise OutputRefused(f"cannot {action} {uri}: a part of the path is a file, not a folder") from None
     except OSError as error:
-        hint = "free some space and run again: the run resumes" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+        hint = (
+            "free some space and run again: the run resumes"
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}
+            else "check that the path can be written"
+        )
         raise StorageUnavailable(f"cannot {action} {uri}: {error.strerror}", hint=hint) from None
