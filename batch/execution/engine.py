@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -151,7 +152,7 @@ def _processes(
         sizing.workers,
         mp_context=get_context("spawn"),
         initializer=_start_worker,
-        initargs=(plan, resolved, tuple(pickles)),
+        initargs=(plan, resolved, tuple(pickles), os.getpid()),
     )
     return Engine("processes", pool, _score_in_worker, sizing)
 
@@ -166,7 +167,8 @@ def _one_thread_each() -> None:
 _worker: list[Any] = []
 
 
-def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str]) -> None:
+def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str], coordinator: int) -> None:
+    threading.Thread(target=_end_with, args=(coordinator,), name="coordinator", daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     _one_thread_each()
@@ -174,9 +176,9 @@ def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str])
     _worker[:] = [open_context(plan, resolved, pickles)]
 
 
-def _end_with(parent: int) -> None:
+def _end_with(coordinator: int) -> None:
     """Leave when the coordinator is gone: a worker that outlived it would escape the memory ceiling."""
-    while os.getppid() == parent:
+    while os.getppid() == coordinator:
         time.sleep(0.5)
     os._exit(1)
 
