@@ -135,7 +135,7 @@ def test_a_failed_upload_in_parts_leaves_nothing(bucket):
     """The wrong total is refused with both numbers, and the upload is aborted."""
     with pytest.raises(errors.OutputRefused, match=f"{70 * MIB} .* {72 * MIB}"):
         storage_for(bucket).replace(f"{bucket}/big", [bytes(8 * MIB)] * 9, 70 * MIB)
-    client = open_storage("s3")._connection()
+    client = open_storage("s3").connection.client()
     assert keys(bucket) == []
     assert not client.list_multipart_uploads(Bucket=bucket.removeprefix("s3://")).get("Uploads")
 
@@ -193,10 +193,10 @@ def test_a_uri_without_bucket_or_key_is_a_usage_error(uri):
 def test_a_forked_process_gets_a_client_of_its_own(monkeypatch):
     """A client is kept for a process, never across one."""
     storage = S3Storage()
-    first = storage._connection()
-    assert storage._connection() is first
+    first = storage.connection.client()
+    assert storage.connection.client() is first
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert storage._connection() is not first
+    assert storage.connection.client() is not first
 
 
 @pytest.fixture

@@ -20,18 +20,19 @@ class Access:
     region: str = "us-east-1"
 
 
-def make_client(access: Access | None) -> Any:
+def make_client(access: Access | None, *, read_timeout_seconds: float = 60.0) -> Any:
     """Make a client; a custom endpoint gets path addressing and no checksums that older servers refuse."""
     session = boto3.session.Session(
         aws_access_key_id=access.access_key if access else None,
         aws_secret_access_key=access.secret_key if access else None,
     )
-    region = access.region if access else session.region_name or "us-east-1"
+    # botocore reads AWS_DEFAULT_REGION alone; every other tool of the family lets AWS_REGION win.
+    region = access.region if access else os.environ.get("AWS_REGION") or session.region_name or "us-east-1"
     endpoint = access.endpoint_url if access else None
     common: dict[str, Any] = {
         "max_pool_connections": 32,
         "connect_timeout": 5,
-        "read_timeout": 60,
+        "read_timeout": read_timeout_seconds,
         "retries": {"max_attempts": 3, "mode": "standard"},
     }
     if not endpoint and not (os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")):

@@ -57,6 +57,11 @@ class Connection:
         with translated(request, self._endpoint):
             return self._retried(operation)
 
+    def endpoint_url(self, request: Request) -> str:
+        """Where the requests go; nothing is asked of the network."""
+        with translated(request, self._endpoint):
+            return str(self.client().meta.endpoint_url)
+
     def client(self) -> Any:
         """The client of this process; after a fork a new one, whose lock no thread of the parent can hold."""
         if self._pid != os.getpid():

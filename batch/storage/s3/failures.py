@@ -23,7 +23,12 @@ _TRANSIENT = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "C
 _NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
 
 
+UNREACHED = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError)
+"""No connection came about. None of them is an `HTTPClientError`, though a store that restarts raises just these."""
+
+
 _BROKEN_ANSWER = (
+    *UNREACHED,
     boto.HTTPClientError,
     boto.IncompleteReadError,
     boto.FlexibleChecksumError,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from botocore import exceptions as boto
@@ -90,13 +91,32 @@ def etag_of(etags: list[str]) -> str:
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
-def regrouped(parts: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
-    """Cut the same bytes into blocks of equal size (some stores insist), the last one shorter."""
+def take(parts: Iterator[bytes], limit: int) -> bytearray:
+    """Join parts until they are more than `limit` bytes or there are no more."""
     held = bytearray()
     for part in parts:
         held += part
+        if len(held) > limit:
+            break
+    return held
+
+
+def regrouped(held: bytearray, parts: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
+    """Cut `held` and what follows it into blocks of equal size (some stores insist), the last one shorter.
+
+    `held` is the buffer and is empty in the end, so that no part is kept longer than it is needed.
+    """
+    for part in chain([b""], parts):
+        held += part
         while len(held) >= size_bytes:
-            yield bytes(memoryview(held)[:size_bytes])
-            del held[:size_bytes]
+            yield _cut(held, size_bytes)
     if held:
         yield bytes(held)
+
+
+def _cut(held: bytearray, size_bytes: int) -> bytes:
+    """Take the first bytes out of the buffer with one copy."""
+    with memoryview(held) as view, view[:size_bytes] as first:
+        block = bytes(first)
+    del held[:size_bytes]
+    return block
