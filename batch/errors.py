@@ -33,7 +33,8 @@ A message is one sentence that says what and where, with both numbers of a compa
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
 
 class BatchError(Exception):
@@ -43,11 +44,14 @@ class BatchError(Exception):
     exit_code: int = 1
     receipt: dict[str, Any] | None = None
     """Of the run that failed, where one had begun."""
+    one_line: ClassVar[bool] = True
+    """Names and values come from outside: a line end in one of them must not begin a line of the log."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
+        message = _in_one_line(message) if self.one_line else message
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = _in_one_line(hint)
 
     def as_dict(self) -> dict[str, str]:
         """The error as it stands in receipts and in ``--json`` output."""
@@ -56,6 +60,10 @@ class BatchError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the way back from a worker process with message and hint intact."""
         return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _in_one_line(text: str) -> str:
+    return "".join(char if char >= " " and char != "\x7f" else repr(char)[1:-1] for char in text)
 
 
 def _rebuild(kind: type[BatchError], message: str, hint: str) -> BatchError:
@@ -72,6 +80,7 @@ class UsageError(BatchError):
 class JobInvalid(UsageError):
     """The job file has problems; the message names all of them, each with its key."""
 
+    one_line = False
     code = "job_invalid"
     problems: tuple[str, ...] = ()
     """Each as ``key: what is wrong``."""
@@ -167,6 +176,17 @@ class ModelFailed(ModelRefused):
     """The model raised, hung or gave the wrong number of rows."""
 
     code = "model_failed"
+    is_about_rows = False
+    """It may be the fault of single rows: the model raised, or gave no usable value for `rows`."""
+    rows: tuple[int, ...] = ()
+    """Of the batch, where the model's own output names them."""
+
+    @classmethod
+    def about_rows(cls, message: str, *, hint: str = "", rows: Iterable[int] = ()) -> Self:
+        """A failure that other rows need not share."""
+        error = cls(message, hint=hint)
+        error.is_about_rows, error.rows = True, tuple(rows)
+        return error
 
 
 class RejectBudgetExceeded(BatchError):
@@ -216,3 +236,15 @@ class Interrupted(BatchError):
 
     code = "interrupted"
     exit_code = 130
+
+    @classmethod
+    def by(cls, signalled: KeyboardInterrupt) -> Interrupted:
+        """The error that a signal becomes: 130 for Ctrl-C, 143 for SIGTERM."""
+        terminated = isinstance(signalled, Terminated)
+        error = cls("stopped by SIGTERM" if terminated else "interrupted", hint="run the same command again to resume")
+        error.exit_code = 143 if terminated else cls.exit_code
+        return error
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM; a KeyboardInterrupt, so that the library tidies up after either signal in the same way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -35,10 +36,25 @@ def parse_period(name: str, unit: str, zone: str) -> Period:
     tz = ZoneInfo(zone)
     try:
         return _PARSERS[unit](name, tz)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise UsageError(
-            f"'{name}' is not the name of a {unit}", hint=f"a {unit} is written like {EXAMPLES[unit]}"
+            f"'{name}' is not the name of {_article(unit)}", hint=f"{_article(unit)} is written like {EXAMPLES[unit]}"
         ) from None
+
+
+def end_of(name: str) -> datetime | None:
+    """When the period called `name` ends (exclusive, aware); None for a name that is no period's.
+
+    A name does not tell its time zone, only an hour its offset: the others are taken as of UTC, which orders them all the same.
+    """
+    for parse in _PARSERS.values():
+        with suppress(ValueError):
+            return parse(name, ZoneInfo("UTC")).end
+    return None
+
+
+def _article(unit: str) -> str:
+    return f"an {unit}" if unit == "hour" else f"a {unit}"
 
 
 def last_complete(now: datetime, unit: str, zone: str) -> Period:

@@ -54,11 +54,34 @@ def test_the_head_tells_names_in_order_of_appearance() -> None:
     assert (shape.columns, shape.data_start, shape.size_bytes) == (("b", "a"), 3, 37)
 
 
-@pytest.mark.parametrize("body", [b"", b"\n \r\n"])
-def test_a_file_without_a_record_is_empty(body: bytes) -> None:
-    """No bytes or blank lines alone."""
-    with pytest.raises(InputEmpty, match=f"{len(body)} bytes"):
-        JSONL.inspect(source_of(body), AB)
+def test_a_file_without_bytes_is_empty() -> None:
+    """The message has the number."""
+    with pytest.raises(InputEmpty, match="0 bytes"):
+        JSONL.inspect(source_of(b""), AB)
+
+
+def test_blank_lines_alone_are_a_file_of_no_rows() -> None:
+    """As a CSV file with a header alone is."""
+    assert rows(b"\n \r\n") == []
+
+
+@pytest.mark.parametrize("key", ['"prediction"', r'"pred\u0069ction"'])
+def test_an_output_column_in_a_kept_record_is_found_however_it_is_spelled(key: str) -> None:
+    """A record that is written back whole must not have a key that the predictions get."""
+    assert faults(f'{{"a":1}}\n{{"a":2,{key}:3}}\n'.encode(), WHOLE) == [(1, "prediction", "columns")]
+
+
+@pytest.mark.parametrize("depth", [199, 200, 5_000])
+def test_nesting_has_a_fixed_limit(depth: int) -> None:
+    """200 levels with the record's own; not the interpreter's limit, which depends on who is calling."""
+    body = b'{"a":1,"k":' + b"[" * depth + b"]" * depth + b"}\n"
+    assert [code for _, _, code in faults(body)] == ([] if depth < 200 else ["parse"])
+
+
+def test_nan_in_a_text_is_text() -> None:
+    """Only as a number it is no JSON."""
+    assert [row["k"] for row in rows(b'{"a":1,"k":"NaN, Inf"}\n')] == ["NaN, Inf"]
+    assert faults(b'{"a":1,"b":NaN}\n') == [(0, "", "parse")]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ block
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batch.storage import Source
 
 Policy = Literal["reject", "null", "allow"]
+Fault = tuple[int, str, str, str]
+"""What is wrong with one row: (row, column or "", code, message)."""
 
 LINE_COLUMN = "__line__"
 """Binary column with the validated JSON line itself; present when a JSONL input is kept whole (``keep = ["*"]``)."""
@@ -128,6 +130,10 @@ class ChunkReader:
     def __iter__(self) -> Iterator[Block]:
         raise NotImplementedError
 
+    def refused(self, faults: Sequence[Fault]) -> pa.Table:
+        """A rejects table of some rows of the blocks handed out so far (0-based in the chunk, ascending), read again from storage."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
@@ -163,6 +169,11 @@ class Format:
     """One whole output file from the ordered chunk sections: header and concatenation, or one valid Parquet file."""
     encode_rejects: Callable[[ReadOptions, Shape, Iterable[pa.Table], bool], Iterator[bytes]]
     """The rejects file, in this (the input's) format, from tables whose ``_row`` is final; the bool asks for ``_file``."""
+    splice: Callable[[WriteOptions, bytes, Sequence[int], bytes], bytes]
+    """A chunk's section with the rows of another one put in: each of them before the so many-th row of the first (ascending)."""
+    own_record: Callable[[bytes, Shape, Sequence[str], str], bytes]
+    """A record of a mended rejects file (of that shape) as the input would have it: only the columns named, in that order. The text
+    is the delimiter. Parquet has no records."""
 
 
 class Encoder:

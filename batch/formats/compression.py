@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from batch.errors import InputEmpty, InputFormatError, InputTooLarge, StorageUnavailable
+from batch.formats import format_of
 from batch.storage import Source
 
 PIECE_BYTES = 8 << 20
@@ -40,6 +41,15 @@ def compress_member(body: bytes, compression: str) -> bytes:
     if compression == "gz":
         return gzip.compress(body, GZIP_LEVEL, mtime=0)
     return bytes(pa.Codec("zstd").compress(body, asbytes=True))
+
+
+def decompress_member(body: bytes, compression: str) -> bytes:
+    """What `compress_member` was given; for sections, which fit into memory."""
+    if not body or not compression:
+        return body
+    if compression == "gz":
+        return gzip.decompress(body)
+    return bytes(pa.CompressedInputStream(pa.BufferReader(body), "zstd").read())
 
 
 def spool(source: Source, compression: str, path: str, *, max_decompressed_bytes: int, max_ratio: float) -> int:
@@ -108,6 +118,11 @@ def _pieces(source: Source) -> Iterator[bytes]:
             piece = coming.result()
             coming = ahead.submit(source.read, offset, offset + PIECE_BYTES)
             yield piece
+
+
+def decoded_blocks(source: Source, compression: str) -> Iterator[bytes]:
+    """The text of a stored file, block by block; "" as compression means that it is stored as it is."""
+    return {"": _pieces, "gz": _gzip_blocks, "zst": _zstd_blocks}[compression](source)
 
 
 def _gzip_blocks(source: Source) -> Iterator[bytes]:
@@ -230,6 +245,8 @@ def check_magic(head: bytes, format: str, compression: str, uri: str) -> None:  
         raise InputFormatError(
             f"{uri} is {encoding} text, but only UTF-8 can be read", hint=f"convert it: iconv -f {encoding} -t UTF-8"
         )
+    if not compression and found in {"gzip", "zstd"} and format_of(uri)[1]:
+        raise InputFormatError(f"{uri} is compressed twice: inside there is {found} data", hint="compress it once")
     raise InputFormatError(
         f"{uri} is named .{suffix} but holds {_describe(found, expected)}", hint=_hint(found, format)
     )

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 
 from batch.errors import InputEmpty, InputFormatError, SchemaMismatch
@@ -58,7 +59,7 @@ def inspect(source: Source, options: ReadOptions) -> Shape:
     head = _read_head(source, options)
     if error := utf8_error(head.record, source.uri, head.offset):
         raise error
-    fields = _fields(head.record, options.delimiter)
+    fields = _fields(source.uri, head.record, options.delimiter)
     if not options.header:
         names = _names_without_header(source, options, fields)
         return _shape(source, head, names, head.offset)
@@ -103,24 +104,30 @@ def _first_record(source: Source, text: bytes, offset: int, options: ReadOptions
     raise InputEmpty(f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines")
 
 
-def _fields(record: bytes, delimiter: str) -> tuple[str, ...]:
+def _fields(uri: str, record: bytes, delimiter: str) -> tuple[str, ...]:
     """The fields of one record as text; a missing value is an empty one."""
     width = _width(record, delimiter)
     if width > COLUMNS_MAX:
         raise InputFormatError(
-            f"the first record has {width} fields, more than the {COLUMNS_MAX} columns a file may have",
+            f"the first record of {uri} has {width} fields, more than the {COLUMNS_MAX} columns a file may have",
             hint="check input.delimiter",
         )
     names = tuple(str(position) for position in range(width))
     layout = Layout(names, tuple(range(width)), (pa.string(),) * width, width)
-    table = parse(record, layout, layout.types, ReadOptions((), delimiter=delimiter), quoted=True)
+    try:
+        table = parse(record, layout, layout.types, ReadOptions((), delimiter=delimiter), quoted=True)
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise InputFormatError(f"the first record of {uri} cannot be read: {reason}", hint="check it") from error
     return tuple(column[0].as_py() or "" for column in table.columns)
 
 
 def _width(record: bytes, delimiter: str) -> int:
+    """Number of fields of the first line, which the file may end behind without a line end."""
     quotes = lex(record, delimiter)
     ends = record_ends(record, quotes, final=True)
-    return int(field_counts(record, quotes, Records(ends[:1] * 0, ends[:1]), delimiter)[0]) if len(ends) else 1
+    stops = ends[:1] if len(ends) else np.array([len(record)])
+    return int(field_counts(record, quotes, Records(stops * 0, stops), delimiter)[0])
 
 
 def _shape(source: Source, head: _Head, columns: tuple[str, ...], data_start: int) -> Shape:
@@ -177,4 +184,6 @@ FORMAT = Format(
     header=csv_write.header,
     assemble=csv_write.assemble,
     encode_rejects=csv_write.encode_rejects,
+    splice=csv_write.splice,
+    own_record=csv_write.own_record,
 )

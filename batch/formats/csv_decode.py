@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from batch.errors import InputFormatError
-from batch.formats import Block, ReadOptions, rejects, validate
+from batch.formats import Block, Fault, ReadOptions, rejects, validate
 from batch.formats.csv_cast import FALSE_VALUES, TRUE_VALUES, cast
 from batch.formats.csv_lex import Quotes, Records, holds_longer, split_records
 from batch.formats.text import HELD_RECORD_BYTES
-from batch.formats.validate import Fault
 
 UNREADABLE = frozenset({"parse", "columns", "too_long"})
 """Codes of records that do not split into the file's columns, or not reliably so."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from batch.errors import InputFormatError, SchemaMismatch
-from batch.formats import Block, ChunkReader, Cut, ReadOptions, Shape
+from batch.formats import Block, ChunkReader, Cut, Fault, ReadOptions, Shape
 from batch.formats.csv_blocks import LongRecord, TextBlock, Walk
 from batch.formats.csv_decode import Layout, decode, reject_table, too_long
 from batch.formats.csv_lex import lex, split_records
@@ -61,6 +61,9 @@ class CsvReader(ChunkReader):
             self.decoded_bytes += block.table.nbytes
             yield block
         self.end = self._walk.end
+
+    def refused(self, faults: Sequence[Fault]) -> pa.Table:
+        return reject_table(list(faults), self.records([fault[0] for fault in faults]))
 
     def records(self, rows: Sequence[int]) -> list[bytes]:
         """The bytes of some records of the blocks handed out so far, without line ends; `rows` are 0-based in the chunk.

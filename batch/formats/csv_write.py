@@ -6,7 +6,7 @@ that it stays apart from null, line ends as LF.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 
 from batch.errors import SchemaMismatch
 from batch.formats import Encoder, ReadOptions, Shape, WriteOptions
-from batch.formats.compression import compress_member
+from batch.formats.compression import compress_member, decompress_member
+from batch.formats.csv_lex import lex, split_records
+from batch.formats.text import interleaved
 
 SLICE_BYTES = 32 << 20
 """Arrow bytes encoded at once: an array of text holds no more than 2 GiB, and quoting and escapes multiply."""
@@ -206,3 +208,21 @@ def _bare_when_empty(texts: pa.Array) -> pa.Array:
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def splice(options: WriteOptions, section: bytes, at: Sequence[int], rows: bytes) -> bytes:
+    """See `batch.formats.Format.splice`; the records of `section` keep their bytes."""
+    text, more = (decompress_member(body, options.compression) for body in (section, rows))
+    records, inserted = (split_records(body, lex(body, options.delimiter)) for body in (text, more))
+    edges = [*records.starts.tolist(), len(text)]
+    lines = [inserted.bytes_of(more, row) for row in range(len(inserted))]
+    return compress_member(interleaved(text, edges, at, lines), options.compression)
+
+
+def own_record(record: bytes, shape: Shape, names: Sequence[str], delimiter: str) -> bytes:
+    """See `batch.formats.Format.own_record`; each field keeps its bytes."""
+    separators = np.flatnonzero(np.frombuffer(record, dtype=np.uint8) == ord(delimiter))
+    ends = separators[lex(record, delimiter).outside(separators)].tolist()
+    starts = [0, *(end + 1 for end in ends)]
+    fields = [record[start:end] for start, end in zip(starts, [*ends, len(record)], strict=True)]
+    return delimiter.encode().join(fields[shape.columns.index(name)] for name in names)

@@ -21,8 +21,8 @@ _BOM = b"\xef\xbb\xbf"
 def inspect(source: Source, options: ReadOptions) -> Shape:
     """Names and the mean record length, from the first 64 KiB.
 
-    Raises `InputEmpty` for a file without a byte or with nothing but blanks there, `InputFormatError` for other kinds of
-    files, other encodings and for one JSON array.
+    Nothing but blank lines is a file of no rows. Raises `InputEmpty` for a file without a byte, `InputFormatError` for other
+    kinds of files, other encodings and for one JSON array.
     """
     if not source.size_bytes:
         raise InputEmpty(f"{source.uri} is empty: it holds 0 bytes", hint="set input.allow_empty if that may happen")
@@ -31,11 +31,6 @@ def inspect(source: Source, options: ReadOptions) -> Shape:
     start = len(_BOM) if head.startswith(_BOM) else 0
     text = head[start:]
     final = len(head) >= source.size_bytes
-    if final and not text.strip():
-        raise InputEmpty(
-            f"{source.uri} holds no record: its {source.size_bytes} bytes are blank lines",
-            hint="set input.allow_empty if that may happen",
-        )
     if text.lstrip()[:1] == b"[":
         raise InputFormatError(
             f"{source.uri} is one JSON array; JSONL wants one object per line",
@@ -66,4 +61,6 @@ FORMAT = Format(
     header=jsonl_write.header,
     assemble=jsonl_write.assemble,
     encode_rejects=jsonl_write.encode_rejects,
+    splice=jsonl_write.splice,
+    own_record=jsonl_write.own_record,
 )

@@ -23,10 +23,15 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class LongLine:
-    """A line too long to be held: `head` is its first 64 KiB, ``[offset, end)`` its place with the line end."""
+    """A line too long to be held.
+
+    `head`: its first 64 KiB; ``[offset, stop)``: its place without blanks around it (empty for a blank line);
+    `end`: behind its line end.
+    """
 
     offset: int
     head: bytes
+    stop: int
     end: int
 
 
@@ -90,13 +95,20 @@ class Walk:
         return Lines(position, self._held.data[: found + 1] if found >= 0 else self._held.data)
 
     def _long_line(self, position: int) -> LongLine:
-        head, read_to = self._held.data[:HELD_RECORD_BYTES], self._held.end
-        end = self._source.size_bytes
-        while read_to < self._source.size_bytes:
-            window = self._source.read(read_to, read_to + WINDOW_BYTES_MAX)
-            if (found := window.find(b"\n")) >= 0:
-                end = read_to + found + 1
+        """Read past the line at `position` without holding it."""
+        start = stop = position
+        head, window, at = b"", self._held.data, position
+        while True:
+            found = window.find(b"\n")
+            text = window if found < 0 else window[:found]
+            if filled := text.strip(BLANKS):
+                start = start if head else at + len(text) - len(text.lstrip(BLANKS))
+                stop = at + len(text.rstrip(BLANKS))
+                head += (text if head else filled)[: HELD_RECORD_BYTES - len(head)]
+            at += len(text)
+            if found >= 0 or at >= self._source.size_bytes:
                 break
-            read_to += len(window)
+            window = self._source.read(at, at + WINDOW_BYTES_MAX)
+        end = at + (found >= 0)
         self._held = self._hold_from(end)
-        return LongLine(position, head, end)
+        return LongLine(start, head[: stop - start], stop, end)

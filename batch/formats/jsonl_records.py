@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-from batch.formats import LINE_COLUMN, Column, ReadOptions
-from batch.formats.validate import Fault, shown
+from batch.formats import LINE_COLUMN, Column, Fault, ReadOptions
+from batch.formats.validate import cut_short, shown
 
+NESTING_MAX = 200
+"""Levels of objects and arrays in one record. A fixed limit, because the interpreter's own depends on who is calling."""
+_BRACKET = re.compile(rb'(?s)"(?:[^"\\]|\\.)*+\\?(?:"|\Z)|[\[{]|[\]}]')
+"""Strings are passed over as a whole, also one that never ends: so that the search stays linear in the line."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DIGITS_MAX = 20
 
@@ -50,6 +54,8 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Number, parse
 
 def parse(line: bytes) -> dict[str, Any]:
     """The record of a line, numbers as `Number`. Raises `Unreadable`."""
+    if _is_too_deep(line):
+        raise Unreadable(f"the record is nested more than {NESTING_MAX} levels deep")
     try:
         record = _DECODER.decode(line.decode("utf-8"))
         if _SURROGATE.search(line):
@@ -61,12 +67,24 @@ def parse(line: bytes) -> dict[str, Any]:
     except UnicodeEncodeError as error:
         raise Unreadable("the record holds half of a surrogate pair") from error
     except json.JSONDecodeError as error:
-        raise Unreadable(f"the record is not JSON: {error.msg} at its character {error.pos}") from error
+        said = error.msg.removesuffix(" at").removesuffix(" starting")
+        raise Unreadable(f"the record is not JSON at its character {error.pos}: {said}") from error
     except RecursionError as error:
         raise Unreadable("the record is nested too deeply") from error
     if not isinstance(record, dict):
         raise Unreadable(f"the record is {_kind(record)}, not an object")
     return record
+
+
+def _is_too_deep(line: bytes) -> bool:
+    if line.count(b"[") + line.count(b"{") <= NESTING_MAX:
+        return False
+    depth = 0
+    for found in _BRACKET.finditer(line):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(found[0], 0)
+        if depth > NESTING_MAX:
+            return True
+    return False
 
 
 def _kind(value: Any) -> str:
@@ -139,5 +157,5 @@ def _integral(number: Number) -> str | None:
 
 def misfit(row: int, column: Column, value: Any) -> Fault:
     """The fault of a value that is not of its column's type."""
-    seen = str(value)[:77] if isinstance(value, Number) else shown(value)
+    seen = cut_short(str(value)) if isinstance(value, Number) else shown(value)
     return row, column.name, "type", f"{column.name} is {seen}, which is not of type {column.type}"

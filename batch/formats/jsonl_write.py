@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,15 @@ import pyarrow.compute as pc
 
 from batch.errors import SchemaMismatch
 from batch.formats import LINE_COLUMN, Encoder, ReadOptions, Shape, WriteOptions
-from batch.formats.compression import compress_member
+from batch.formats.compression import compress_member, decompress_member
 from batch.formats.csv_write import SLICE_BYTES, field_texts
 from batch.formats.json_text import is_marked
+from batch.formats.text import interleaved
 
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
 FAULT_NAMES = ("_file", "_row", "_column", "_code", "_message")
+TAKEN = (*FAULT_NAMES, "_raw")
+"""Names that a record in the rejects file may not have itself: nobody could tell them from the fault's."""
 
 
 class JsonlEncoder(Encoder):
@@ -155,8 +159,25 @@ def _reject_line(row: dict[str, object], leading: tuple[str, ...]) -> bytes:
     fault = json.dumps({name: row[name] for name in leading}, ensure_ascii=False, separators=(",", ":"))
     record = row["_record"]
     assert record is None or isinstance(record, bytes)
-    if record is not None and row["_readable"] and not any(f'"{name}"'.encode() in record for name in FAULT_NAMES):
+    if record is not None and row["_readable"] and not any(f'"{name}"'.encode() in record for name in TAKEN):
         members = record[1:].lstrip(b" \t\r")
         return fault[:-1].encode() + (b"" if members == b"}" else b",") + members + b"\n"
     raw = json.dumps((record or b"").decode("utf-8", "backslashreplace"), ensure_ascii=False)
     return f'{fault[:-1]},"_raw":{raw}}}\n'.encode()
+
+
+def splice(options: WriteOptions, section: bytes, at: Sequence[int], rows: bytes) -> bytes:
+    """See `batch.formats.Format.splice`; the lines of `section` keep their bytes."""
+    text, more = (decompress_member(body, options.compression) for body in (section, rows))
+    lengths = [len(line) + 1 for line in text.split(b"\n")[:-1]]
+    edges = [0, *accumulate(lengths)]
+    return compress_member(interleaved(text, edges, at, more.split(b"\n")[:-1]), options.compression)
+
+
+def own_record(record: bytes, shape: Shape, names: Sequence[str], delimiter: str) -> bytes:
+    """See `batch.formats.Format.own_record`: the record without the fault's members, whatever `names` it has; numbers keep their spelling."""
+    from batch.formats.jsonl_records import parse, token
+
+    members = {name: value for name, value in parse(record).items() if name not in TAKEN}
+    text = ",".join(f"{json.dumps(name, ensure_ascii=False)}:{token(value)}" for name, value in members.items())
+    return f"{{{text}}}".encode()

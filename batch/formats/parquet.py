@@ -94,7 +94,12 @@ def _check_frame(source: Source) -> None:
     tail = source.read(max(0, size - 8), size)
     if ENCRYPTED in {head, tail[-4:]}:
         raise InputFormatError(f"{source.uri} is encrypted Parquet", hint="store it without Parquet's own encryption")
-    if size < FRAME_BYTES or tail[-4:] != MAGIC:
+    if size < FRAME_BYTES:
+        raise InputFormatError(
+            f"{source.uri} is cut off: its {size} bytes are fewer than the {FRAME_BYTES} of the smallest Parquet file",
+            hint=AGAIN,
+        )
+    if tail[-4:] != MAGIC:
         raise InputFormatError(
             f"{source.uri} is cut off: its {size} bytes end with {tail[-4:]!r}, not with {MAGIC!r}", hint=AGAIN
         )
@@ -179,4 +184,6 @@ FORMAT = Format(
     header=parquet_write.header,
     assemble=parquet_write.assemble,
     encode_rejects=parquet_write.encode_rejects,
+    splice=parquet_write.splice,
+    own_record=parquet_write.own_record,
 )

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch.errors import BatchError, InputFormatError, SchemaMismatch
-from batch.formats import Block, ChunkReader, Cut, ReadOptions, Shape, rejects
+from batch.formats import Block, ChunkReader, Cut, Fault, ReadOptions, Shape, rejects
 from batch.formats.parquet_cast import cast, castable, decoded, not_text
 from batch.formats.types import arrow_type
-from batch.formats.validate import Fault, split
+from batch.formats.validate import split
 from batch.storage import Source
 
 BATCH_ROWS = 50_000
@@ -218,6 +218,12 @@ class ParquetReader(ChunkReader):
             table = rows.read(start, min(start + self._batch_rows, self.end))
             self.decoded_bytes += table.nbytes
             yield self._block(table, start)
+
+    def refused(self, faults: Sequence[Fault]) -> pa.Table:
+        rows, columns, codes, messages = (list(each) for each in zip(*faults, strict=True))
+        count = len(rows)
+        table = rejects.build(rows, columns, codes, messages, [None] * count, [True] * count)
+        return pa.table([*table.columns, *self.own_columns(rows).columns], schema=reject_schema(self._shape))
 
     def own_columns(self, rows: Sequence[int]) -> pa.Table:
         """The input's own columns, typed, of some rows (0-based in the chunk, ascending), read again from storage.

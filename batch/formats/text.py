@@ -6,6 +6,8 @@ inside it; only a record that goes on costs further reads, whose size doubles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batch.errors import InputFormatError
 from batch.formats import Cut, Shape
 from batch.storage import Source
@@ -120,3 +122,16 @@ def not_utf8(uri: str, offset: int, byte: int) -> InputFormatError:
         f"{uri} is not UTF-8: byte 0x{byte:02x} at offset {offset} cannot be decoded",
         hint="convert it, for example: iconv -f WINDOWS-1252 -t UTF-8 < old > new",
     )
+
+
+def interleaved(text: bytes, edges: Sequence[int], at: Sequence[int], records: Sequence[bytes]) -> bytes:
+    """`text` with lines put in between its records: ``records[i]`` before record ``at[i]`` (ascending).
+
+    `edges`: where each record begins, and the end of the text.
+    """
+    pieces: list[bytes] = []
+    before = 0
+    for place, record in zip(at, records, strict=True):
+        pieces += [text[edges[before] : edges[place]], record, b"\n"]
+        before = place
+    return b"".join([*pieces, text[edges[before] :]])

@@ -14,10 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.errors import SchemaMismatch
-from batch.formats import Column, Policy, ReadOptions
-
-Fault = tuple[int, str, str, str]
-"""(row, column, code, message)"""
+from batch.formats import Column, Fault, Policy, ReadOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +143,9 @@ def _message(finding: _Finding, column: Column, value: object) -> str:
 
 def shown(value: object) -> str:
     """A value as messages show it: in quotes if it is text, and never longer than a line."""
-    text = repr(value)
+    return cut_short(repr(value))
+
+
+def cut_short(text: str) -> str:
+    """`text`, or its beginning where it is longer than a line."""
     return text if len(text) <= 80 else text[:77] + "..."

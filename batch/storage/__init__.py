@@ -7,7 +7,7 @@ for another whole object, and nothing half-written is ever visible under its key
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -34,8 +34,33 @@ class ObjectInfo:
     """User metadata, lower-case keys; always empty for local files and in listings."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A write that was begun and never finished: an open multipart upload, or a partial file beside its place."""
+
+    uri: str
+    """Of the object it would have become (S3), or of the partial file (local)."""
+    upload_id: str
+    """Empty for a local file."""
+    begun_at: datetime
+    """UTC, by the store."""
+
+
+def nothing() -> None:
+    """Do nothing: what `Storage.replace` does before it writes where it is not told otherwise."""
+
+
 class Storage(Protocol):
     """What the product needs of a store. Every method takes a full URI and raises only classes of ``batch.errors``."""
+
+    @property
+    def refuses_conditions(self) -> bool:
+        """The store has answered a conditional write with "not implemented", so that `create` only looks before it writes."""
+        ...
+
+    def endpoint(self, uri: str) -> str:
+        """Where the store is, for messages and as the name of its peculiarities: a URL, or "this machine's files"."""
+        ...
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Describe the object, or None where there is none."""
@@ -69,16 +94,36 @@ class Storage(Protocol):
         ...
 
     def replace(
-        self, uri: str, parts: Iterable[bytes], size_bytes: int, *, metadata: dict[str, str] | None = None
+        self,
+        uri: str,
+        parts: Iterable[bytes],
+        size_bytes: int,
+        *,
+        metadata: dict[str, str] | None = None,
+        before: Callable[[], None] = nothing,
     ) -> ObjectInfo:
         """Store the concatenation of `parts` (`size_bytes` in all) under the key, as a whole or not at all.
 
-        `size_bytes` may be -1 where it is not known beforehand. `metadata` is kept on S3 and ignored locally.
+        `size_bytes` may be -1 where it is not known beforehand. `metadata` is kept on S3 and ignored locally. `before` is called
+        when all parts have been taken, right before each attempt at the request that makes the object visible; what it raises
+        comes out of here, and that attempt is not made.
         """
         ...
 
     def delete(self, uri: str) -> None:
         """Remove the object; a missing one is not an error."""
+        ...
+
+    def now(self, uri: str) -> datetime:
+        """What time it is (UTC) by the clock that stamps `ObjectInfo.modified_at` there: for ages, never for a decision."""
+        ...
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Writes below the prefix that were begun and not finished; none where the store cannot list them."""
+        ...
+
+    def abandon(self, write: Unfinished) -> None:
+        """Give back what an unfinished write holds; one that is gone meanwhile is not an error."""
         ...
 
 
@@ -105,16 +150,26 @@ class Source:
         return self.storage.read(self.pin, start, end) if end > start else b""
 
 
-@cache
-def open_storage(scheme: str) -> Storage:
-    """The back end for a scheme (``s3`` or ``file``), one per process: clients are never shared across a fork."""
-    if scheme == "s3":
-        from batch.storage.s3 import S3Storage
+def _s3() -> Storage:
+    from batch.storage.s3 import S3Storage
 
-        return S3Storage()
+    return S3Storage()
+
+
+def _local() -> Storage:
     from batch.storage.local import LocalStorage
 
     return LocalStorage()
+
+
+BACK_ENDS: dict[str, Callable[[], Storage]] = {"s3": _s3, "file": _local}
+"""Scheme -> what makes its back end, with imports that are paid only then."""
+
+
+@cache
+def open_storage(scheme: str) -> Storage:
+    """The back end for a scheme (``s3`` or ``file``), one per process: clients are never shared across a fork."""
+    return BACK_ENDS[scheme]()
 
 
 def storage_for(uri: str) -> Storage:

@@ -9,18 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from batch.errors import BatchError, InputChanged, InputMissing, OutputRefused, PermissionDenied, StorageUnavailable
-from batch.storage import ObjectInfo
+from batch.storage import ObjectInfo, Unfinished, nothing
 
 _PARTIAL = ".partial-"
 
 
 class LocalStorage:
     """`batch.storage.Storage` over absolute paths."""
+
+    refuses_conditions = False
+
+    def endpoint(self, uri: str) -> str:
+        return "this machine's files"
 
     def head(self, uri: str) -> ObjectInfo | None:
         with _translated("look at", uri):
@@ -32,9 +37,10 @@ class LocalStorage:
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         with _translated("list", prefix):
-            for path in _walk(prefix[: prefix.rfind("/") + 1], prefix, start_after):
-                with suppress(FileNotFoundError):  # deleted since it was listed
-                    yield _info(path, os.stat(path))
+            for path in _files(prefix[: prefix.rfind("/") + 1], prefix, start_after):
+                if _PARTIAL not in path:
+                    with suppress(FileNotFoundError):  # deleted since it was listed
+                        yield _info(path, os.stat(path))
 
     def read(self, pin: ObjectInfo, start: int, end: int) -> bytes:
         with _translated("read", pin.uri):
@@ -66,11 +72,18 @@ class LocalStorage:
             return True
 
     def replace(
-        self, uri: str, parts: Iterable[bytes], size_bytes: int, *, metadata: dict[str, str] | None = None
+        self,
+        uri: str,
+        parts: Iterable[bytes],
+        size_bytes: int,
+        *,
+        metadata: dict[str, str] | None = None,
+        before: Callable[[], None] = nothing,
     ) -> ObjectInfo:
         with _translated("write", uri), _partial(uri, parts) as partial:
             info = _info(uri, os.stat(partial))
             assert size_bytes in {-1, info.size_bytes}, f"{info.size_bytes} bytes written, {size_bytes} announced"
+            before()
             os.replace(partial, uri)
             _sync_folder(uri)
             return info
@@ -79,24 +92,39 @@ class LocalStorage:
         with _translated("delete", uri), suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(uri)
 
+    def now(self, uri: str) -> datetime:
+        return datetime.now(UTC)
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        with _translated("list", prefix):
+            folder = prefix[: prefix.rfind("/") + 1]
+            for path in _files(folder, prefix, ""):
+                if _PARTIAL in path:
+                    with suppress(FileNotFoundError):
+                        yield Unfinished(path, "", datetime.fromtimestamp(os.stat(path).st_mtime, UTC))
+
+    def abandon(self, write: Unfinished) -> None:
+        self.delete(write.uri)
+
 
 def _info(uri: str, status: os.stat_result) -> ObjectInfo:
     etag = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
     return ObjectInfo(uri, status.st_size, etag, None, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
-def _walk(folder: str, prefix: str, start_after: str) -> Iterator[str]:
+def _files(folder: str, prefix: str, start_after: str) -> Iterator[str]:
     """Files below `folder` in byte order of their full path; a folder sorts as its name with a slash."""
     try:
         with os.scandir(folder or "/") as entries:
-            found = [(entry.path + "/" if entry.is_dir() else entry.path) for entry in entries]
+            near = (entry for entry in entries if entry.path.startswith(prefix) or prefix.startswith(f"{entry.path}/"))
+            found = [(entry.path + "/" if entry.is_dir() else entry.path) for entry in near]
     except (FileNotFoundError, NotADirectoryError):
         return
     for path in sorted(found, key=os.fsencode):
         if path.endswith("/"):
             if (path.startswith(prefix) or prefix.startswith(path)) and not _wholly_before(path, start_after):
-                yield from _walk(path, prefix, start_after)
-        elif path.startswith(prefix) and path > start_after and _PARTIAL not in path:
+                yield from _files(path, prefix, start_after)
+        elif path.startswith(prefix) and path > start_after:
             yield path
 
 

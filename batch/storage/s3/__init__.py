@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore import exceptions as boto
 
 from batch import errors
-from batch.storage import ObjectInfo
-from batch.storage.s3.answers import described, listed, read_range, split, unless_missing, whole_body
+from batch.storage import ObjectInfo, Unfinished, nothing
+from batch.storage.s3.answers import listed, look, read_range, read_whole, require, split, unless_missing
 from batch.storage.s3.client import Access as Access
-from batch.storage.s3.client import is_aws
+from batch.storage.s3.client import before_each_attempt, is_aws
 from batch.storage.s3.connection import Connection, Patience
 from batch.storage.s3.failures import Request, Unsettled, status_of
-from batch.storage.s3.upload import etag_of, opened, regrouped, take
+from batch.storage.s3.upload import Upload, Written, etag_of, opened, regrouped, take
 
 MIB = 1024 * 1024
 ONE_PUT_BYTES = 64 * MIB
 UNKNOWN_SIZE_PART_BYTES = 16 * MIB
+COMPLETES_MAX = 3
+"""Times that an upload is completed while the answers prove nothing and the object is not there."""
 
 
 class S3Storage:
@@ -43,17 +48,21 @@ class S3Storage:
         patience = Patience(retry_seconds, first_contact_seconds, read_timeout_seconds)
         self.connection = Connection(access, patience, sleep, clock)
         self._known_buckets: set[str] = set()
+        self._refuses_conditions = False
+
+    @property
+    def refuses_conditions(self) -> bool:
+        return self._refuses_conditions
+
+    def endpoint(self, uri: str) -> str:
+        return self.connection.endpoint_url(Request("PutObject", split(uri, key_needed=False)[0]))
 
     def head(self, uri: str) -> ObjectInfo | None:
         bucket, key = split(uri)
-        request = Request("HeadObject", bucket, key)
-        answer = self.connection.call(
-            request, lambda client: unless_missing(client.head_object, Bucket=bucket, Key=key)
-        )
-        if answer is not None:
-            return described(uri, answer)
-        self._require_bucket(bucket)
-        return None
+        found = self.connection.call(Request("HeadObject", bucket, key), lambda client: look(client, uri))
+        if found is None:
+            self._require_bucket(bucket)
+        return found
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectInfo]:
         bucket, key = split(prefix, key_needed=False)
@@ -70,10 +79,12 @@ class S3Storage:
         arguments = {"Bucket": bucket, "Prefix": key} | ({"StartAfter": after} if after else {})
         request = Request("ListObjectsV2", bucket, key)
         while True:
-            page = self.connection.call(request, lambda client: client.list_objects_v2(**arguments))
+            page = self.connection.call(
+                request, lambda client: require(client.list_objects_v2(**arguments), "IsTruncated")
+            )
             for entry in page.get("Contents", ()):
                 yield listed(bucket, entry)
-            if not page.get("IsTruncated"):
+            if not page["IsTruncated"]:
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
@@ -86,13 +97,7 @@ class S3Storage:
         )
 
     def get(self, uri: str) -> bytes | None:
-        bucket, key = split(uri)
-
-        def fetch(client: Any) -> bytes | None:
-            answer = unless_missing(client.get_object, Bucket=bucket, Key=key)
-            return None if answer is None else whole_body(answer, answer.get("ContentLength"))
-
-        return self.connection.call(Request("GetObject", bucket, key), fetch)
+        return self.connection.call(Request("GetObject", *split(uri)), lambda client: read_whole(client, uri))
 
     def create(self, uri: str, body: bytes) -> bool:
         bucket, key = split(uri)
@@ -101,37 +106,84 @@ class S3Storage:
             try:
                 client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
             except boto.ClientError as error:
+                if status_of(error) == 501:
+                    self._refuses_conditions = True  # B2 does: then only a single writer may use this store (see probe)
+                    return _create_unguarded(client, uri, body)
                 if status_of(error) not in {409, 412}:
                     raise
                 # A retried request is refused because of our own first one: only the stored bytes tell whose it is.
-                answer = unless_missing(client.get_object, Bucket=bucket, Key=key)
-                if answer is None:
+                stored = read_whole(client, uri)
+                if stored is None:
                     raise Unsettled(error.response, error.operation_name) from error
-                return whole_body(answer, answer.get("ContentLength")) == body
+                return stored == body
             return True
 
         return self.connection.call(Request("PutObject", bucket, key, writes=True), put)
 
     def replace(
-        self, uri: str, parts: Iterable[bytes], size_bytes: int, *, metadata: dict[str, str] | None = None
+        self,
+        uri: str,
+        parts: Iterable[bytes],
+        size_bytes: int,
+        *,
+        metadata: dict[str, str] | None = None,
+        before: Callable[[], None] = nothing,
     ) -> ObjectInfo:
         bucket, key = split(uri)
-        extra = {"Metadata": metadata} if metadata else {}
         limit = UNKNOWN_SIZE_PART_BYTES if size_bytes < 0 else ONE_PUT_BYTES
         rest = iter(parts)
         body = take(rest, limit) if size_bytes <= limit else bytearray()
         if size_bytes > limit or len(body) > limit:
             part_bytes = UNKNOWN_SIZE_PART_BYTES if size_bytes < 0 else max(8 * MIB, -(-size_bytes // 9000))
-            return self._multipart(uri, regrouped(body, rest, part_bytes), size_bytes, extra)
+            return self._multipart(uri, regrouped(body, rest, part_bytes), size_bytes, metadata or {}, before)
         _require_size(uri, len(body), size_bytes)
         request = Request("PutObject", bucket, key, writes=True)
-        self.connection.call(request, lambda client: client.put_object(Bucket=bucket, Key=key, Body=body, **extra))
-        return self._confirm(uri, len(body))
+        what = {"Bucket": bucket, "Key": key, "Body": body, **_with(metadata)}
+
+        def put(client: Any) -> Any:
+            with before_each_attempt(before):
+                return client.put_object(**what)
+
+        answer = self.connection.call(request, put)
+        written = Written(len(body), metadata or {}, str(answer.get("ETag", "")).strip('"'))
+        stored = self.head(uri)
+        if stored is None or not written.is_stored_as(stored):
+            raise _not_kept(uri, written, stored)
+        return stored
 
     def delete(self, uri: str) -> None:
         bucket, key = split(uri)
         request = Request("DeleteObject", bucket, key, writes=True)
         self.connection.call(request, lambda client: client.delete_object(Bucket=bucket, Key=key))
+
+    def now(self, uri: str) -> datetime:
+        bucket, _ = split(uri, key_needed=False)
+        request = Request("HeadBucket", bucket)
+        answer = self.connection.call(request, lambda client: client.head_bucket(Bucket=bucket))
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        bucket, key = split(prefix, key_needed=False)
+        arguments: dict[str, Any] = {"Bucket": bucket, "Prefix": key}
+        request = Request("ListMultipartUploads", bucket, key)
+        while True:
+            page = self.connection.call(
+                request, lambda client: _unless_unknown(client.list_multipart_uploads, arguments)
+            )
+            for entry in page.get("Uploads", ()):
+                if entry["Key"].startswith(key):  # not every server filters
+                    begun = entry["Initiated"].astimezone(UTC)
+                    yield Unfinished(f"s3://{bucket}/{entry['Key']}", entry["UploadId"], begun)
+            if not page.get("IsTruncated"):
+                return
+            arguments.update(KeyMarker=page["NextKeyMarker"], UploadIdMarker=page["NextUploadIdMarker"])
+
+    def abandon(self, write: Unfinished) -> None:
+        bucket, key = split(write.uri)
+        where = {"Bucket": bucket, "Key": key, "UploadId": write.upload_id}
+        request = Request("AbortMultipartUpload", bucket, key, writes=True)
+        self.connection.call(request, lambda client: unless_missing(client.abort_multipart_upload, **where))
 
     def create_bucket(self, name: str) -> None:
         """Create the bucket; one that is already ours is not an error."""
@@ -144,33 +196,45 @@ class S3Storage:
 
         self.connection.call(Request("CreateBucket", name, writes=True), create)
 
-    def _multipart(self, uri: str, blocks: Iterator[bytes], size_bytes: int, extra: dict[str, Any]) -> ObjectInfo:
-        before = self.head(uri)
-        upload = opened(self.connection, *split(uri), extra)
+    def _multipart(
+        self, uri: str, blocks: Iterator[bytes], size_bytes: int, metadata: dict[str, str], before: Callable[[], None]
+    ) -> ObjectInfo:
+        standing = self.head(uri)
+        upload = opened(self.connection, *split(uri), _with(metadata))
         try:
             sent, etags = upload.send(blocks)
             _require_size(uri, sent, size_bytes)
-            settled = upload.complete(etags)
-            stored = self._confirm(uri, sent)
-            if not settled and before is not None and before.etag == stored.etag != etag_of(etags):
-                raise errors.StorageUnavailable(
-                    f"{uri}: the store did not complete the upload of {sent} bytes and shows the object of before",
-                    hint="Run the same command again.",
-                )
+            return self._complete(uri, upload, etags, Written(sent, metadata, etag_of(etags)), standing, before)
         except BaseException:
             upload.abort()
             raise
-        return stored
 
-    def _confirm(self, uri: str, size_bytes: int) -> ObjectInfo:
-        stored = self.head(uri)
-        found = -1 if stored is None else stored.size_bytes
-        if stored is None or found != size_bytes:
-            raise errors.StorageUnavailable(
-                f"{uri}: {size_bytes} bytes were written, but the store shows {'no object' if found < 0 else found}",
-                hint="Another writer uses the same key, or the store lost the write: run the same command again.",
-            )
-        return stored
+    def _complete(
+        self,
+        uri: str,
+        upload: Upload,
+        etags: Sequence[str],
+        written: Written,
+        standing: ObjectInfo | None,
+        before: Callable[[], None],
+    ) -> ObjectInfo:
+        """Complete the upload and find our object, whatever the answers were: what is stored decides."""
+
+        def is_ours(found: ObjectInfo | None, told: str = "") -> bool:
+            """Whether this is the object; while the store has not told that it completed it, that of before is not."""
+            if told:
+                return dataclasses.replace(written, etag=told).is_stored_as(found)
+            was_there = found is not None and standing is not None and standing.etag == found.etag != written.etag
+            return not was_there and written.is_stored_as(found)
+
+        for _ in range(COMPLETES_MAX):
+            told = upload.complete(etags, lambda client: is_ours(look(client, uri)), before)
+            stored = self.head(uri)
+            if stored is not None and is_ours(stored, told):
+                return stored
+            if told:
+                break
+        raise _not_kept(uri, written, stored)
 
     def _require_bucket(self, bucket: str) -> None:
         """Tell a missing bucket from a missing key, which HEAD answers alike; asked once per bucket."""
@@ -185,6 +249,44 @@ class S3Storage:
 def create_bucket(name: str, access: Access | None = None, *, retry_seconds: float = 120.0) -> None:
     """Create a bucket, with the environment's credentials or explicit ones; one that is ours already is fine."""
     S3Storage(access=access, retry_seconds=retry_seconds).create_bucket(name)
+
+
+def _unless_unknown(operation: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """The answer, or an empty one where the server does not know the action."""
+    try:
+        return require(operation(**arguments), "IsTruncated")
+    except boto.ClientError as error:
+        if status_of(error) in {405, 501}:
+            return {}
+        raise
+
+
+def _create_unguarded(client: Any, uri: str, body: bytes) -> bool:
+    """Look, then write: right for as long as nobody else writes."""
+    stored = read_whole(client, uri)
+    if stored is not None:
+        return stored == body
+    bucket, key = split(uri)
+    client.put_object(Bucket=bucket, Key=key, Body=body)
+    return True
+
+
+def _with(metadata: dict[str, str] | None) -> dict[str, Any]:
+    return {"Metadata": metadata} if metadata else {}
+
+
+def _not_kept(uri: str, written: Written, stored: ObjectInfo | None) -> errors.StorageUnavailable:
+    """The error of a write that the store does not show; nothing is written again, for the other may be the newer one."""
+    told = f"{written.size_bytes} bytes{f' with {written.metadata}' if written.metadata else ''}"
+    shown = (
+        "no object"
+        if stored is None
+        else f"{stored.size_bytes} bytes{f' with {stored.metadata}' if stored.metadata else ''}"
+    )
+    return errors.StorageUnavailable(
+        f"PutObject {uri}: {told} were written, but the store shows {shown} (ETag {stored.etag if stored else 'none'})",
+        hint="Another writer uses the same key, or the store lost the write: run the same command again.",
+    )
 
 
 def _require_size(uri: str, found: int, size_bytes: int) -> None:

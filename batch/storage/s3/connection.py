@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from botocore import exceptions as boto
 
 from batch.storage.s3.client import Access, make_client
-from batch.storage.s3.failures import EXPIRED, FAILURES, UNREACHED, Request, code_of, is_transient, translated
+from batch.storage.s3.failures import FAILURES, UNREACHED, Request, is_misdirected, is_stale, is_transient
+from batch.storage.s3.refusals import Place, translated
 
 T = TypeVar("T")
 
@@ -50,16 +51,17 @@ class Connection:
         self._lock = threading.Lock()
         self._client: Any = None
         self._pid = 0
+        self._place = Place()
         self._answered = False
 
     def call(self, request: Request, operation: Callable[[Any], T]) -> T:
         """The result of `operation(client)`, tried until the budget is spent; raises classes of `batch.errors` only."""
-        with translated(request, self._endpoint):
+        with translated(request, self._whereabouts):
             return self._retried(operation)
 
     def endpoint_url(self, request: Request) -> str:
         """Where the requests go; nothing is asked of the network."""
-        with translated(request, self._endpoint):
+        with translated(request, self._whereabouts):
             return str(self.client().meta.endpoint_url)
 
     def client(self) -> Any:
@@ -68,34 +70,50 @@ class Connection:
             self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._client is None:
-                self._client = make_client(self._access, read_timeout_seconds=self._patience.read_timeout_seconds)
+                self._client = self._made()
             return self._client
 
+    def _made(self) -> Any:
+        """A new client, with credentials that are read anew and a full retry quota."""
+        patience = self._patience
+        client = make_client(
+            self._access,
+            # botocore tries three times, and an address where nobody answers is to be given up in time.
+            connect_timeout_seconds=max(1.0, min(5.0, patience.first_contact_seconds / 3)),
+            read_timeout_seconds=patience.read_timeout_seconds,
+        )
+        self._place = Place(str(client.meta.endpoint_url), str(client.meta.region_name))
+        return client
+
     def _retried(self, operation: Callable[[Any], T]) -> T:
-        started, failures = self._clock(), 0
+        started, failures, is_renewed = self._clock(), 0, False
         while True:
             client = self.client()
             try:
                 result = operation(client)
             except FAILURES as error:
+                self._answered = self._answered or isinstance(error, boto.ClientError)
+                if is_stale(error) and not is_renewed:
+                    is_renewed = True
+                    self._discard(client)
+                    continue
                 failures += 1
-                expired = failures == 1 and isinstance(error, boto.ClientError) and code_of(error) in EXPIRED
-                if not (expired or is_transient(error)):
-                    raise
                 pause = min(20.0, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.5, 1.0)  # noqa: S311
-                if self._clock() - started + pause > self._budget(error):
+                if not is_transient(error) or self._clock() - started + pause > self._budget_seconds(error):
                     raise
-                if expired or failures >= 2:
+                if failures >= 2:
                     self._discard(client)
                 self._sleep(pause)
             else:
                 self._answered = True
                 return result
 
-    def _budget(self, error: Exception) -> float:
-        unreached = isinstance(error, UNREACHED) and not self._answered
+    def _budget_seconds(self, error: Exception) -> float:
+        """How long to go on: hardly, while the store has never answered, and not at all where it cannot."""
         patience = self._patience
-        return min(patience.first_contact_seconds, patience.retry_seconds) if unreached else patience.retry_seconds
+        if self._answered or not isinstance(error, UNREACHED):
+            return patience.retry_seconds
+        return 0.0 if is_misdirected(error) else min(patience.first_contact_seconds, patience.retry_seconds)
 
     def _discard(self, client: Any) -> None:
         """Have the next call make a new client, unless another thread has seen to that already."""
@@ -103,6 +121,5 @@ class Connection:
             if self._client is client:
                 self._client = None
 
-    def _endpoint(self) -> str:
-        client = self._client
-        return str(client.meta.endpoint_url) if client is not None else "the configured endpoint"
+    def _whereabouts(self) -> Place:
+        return self._place

@@ -1,29 +1,50 @@
-"""What botocore raises: which of it may pass, and how the rest is told as classes of `batch.errors`."""
+"""What botocore raises, sorted by what may be done about it: wait, ask for new credentials, or give up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
-from batch import errors
+EXPIRED = {
+    "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+}  # fmt: skip
+"""Keys that were good once, or will be where a new pair was just put in the place of an old one."""
 
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 
-
-_DENIED = EXPIRED | {"InvalidToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"}
+DENIED = EXPIRED | {"SignatureDoesNotMatch", "AccessDenied"}
 
 
 _TRANSIENT = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted", "ConditionalRequestConflict"}
 
 
-_NO_CREDENTIALS = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
+_FULL = ("QuotaExceeded", "StorageFull", "CapExceeded", "InsufficientStorage")
+"""Ends of codes: QuotaExceeded (Ceph), XMinioStorageFull and XMinioAdminBucketQuotaExceeded (MinIO)."""
 
 
-UNREACHED = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError)
+_ELSEWHERE = {
+    "PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}  # fmt: skip
+
+
+_REQUEST_ACTIONS = {
+    "HeadObject": "GetObject",
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+}
+"""Requests that are allowed under another name than their own."""
+
+
+UNREACHED = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError, boto.SSLError)
 """No connection came about. None of them is an `HTTPClientError`, though a store that restarts raises just these."""
 
 
@@ -53,6 +74,11 @@ class Request:
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
+    @property
+    def permission(self) -> str:
+        """What a policy calls the right to do this."""
+        return f"s3:{_REQUEST_ACTIONS.get(self.action, self.action)}"
+
 
 class Unsettled(boto.ClientError):  # type: ignore[misc]
     """Refused as existing, yet nothing is there: a competing request is still under way, so ask again."""
@@ -74,49 +100,45 @@ def is_transient(error: Exception) -> bool:
         return True
     if isinstance(error, boto.ClientError):
         status = status_of(error)
-        return (status >= 500 and status != 501) or status == 429 or code_of(error) in _TRANSIENT
+        may_pass = (status >= 500 and status != 501) or status == 429 or code_of(error) in _TRANSIENT
+        return may_pass and not is_full(error)
     return isinstance(error, _BROKEN_ANSWER)
 
 
-@contextmanager
-def translated(request: Request, endpoint: Callable[[], str]) -> Iterator[None]:
-    """Tell botocore's errors as classes of `batch.errors`, with action, object and endpoint."""
-    try:
-        yield
-    except boto.ClientError as error:
-        raise _refusal(error, request, f"{request.action} {request.uri} at {endpoint()}") from error
-    except _NO_CREDENTIALS as error:
-        raise errors.PermissionDenied(
-            f"{request.action} {request.uri}: no usable credentials were found ({error})",
-            hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-        ) from error
-    except (boto.ParamValidationError, boto.ProfileNotFound, boto.InvalidRegionError) as error:
-        raise errors.UsageError(f"{request.action} {request.uri}: {error}", hint="Check the URI and AWS_*.") from error
-    except (boto.BotoCoreError, ResponseParserError, ConnectionError) as error:
-        raise errors.StorageUnavailable(
-            f"{request.action} {request.uri} at {endpoint()}: {error}",
-            hint="Check AWS_ENDPOINT_URL and that the store is up; the same command goes on where this one stopped.",
-        ) from error
-    except ValueError as error:
-        if "endpoint" not in str(error).lower():
-            raise
-        raise errors.UsageError(f"{request.action} {request.uri}: {error}", hint="Check AWS_ENDPOINT_URL.") from error
+def is_stale(error: Exception) -> bool:
+    """Whether other credentials may help; HEAD, whose answer has no body, does not say what was refused."""
+    return isinstance(error, boto.ClientError) and code_of(error) in EXPIRED | {"400", "401", "403"}
 
 
-def _refusal(error: boto.ClientError, request: Request, where: str) -> errors.BatchError:
-    code, status = code_of(error), status_of(error)
-    said = f"{where}: {code} {error.response.get('Error', {}).get('Message', '')}".rstrip()
-    if code == "RequestTimeTooSkewed":
-        return errors.PermissionDenied(f"{said}: the clock of this machine is off", hint="Set the clock (NTP).")
-    if code == "InvalidObjectState":
-        return errors.InputMissing(f"{said}: the object is archived", hint="Restore it from the archive first.")
-    if status in {401, 403} or code in _DENIED:
-        return errors.PermissionDenied(said, hint=f"Check the credentials and that they allow {request.action}.")
-    if code == "NoSuchBucket":
-        kind = errors.OutputRefused if request.writes else errors.InputMissing
-        return kind(f"{said}: there is no bucket {request.bucket!r}", hint="Check the name and the endpoint.")
-    if status == 404:
-        return errors.InputMissing(said, hint="Check the key.")
-    if code == "InvalidBucketName":
-        return errors.UsageError(said, hint="Check the bucket's name.")
-    return errors.StorageUnavailable(said, hint="The store refused the request or stayed unavailable.")
+def is_full(error: boto.ClientError) -> bool:
+    """Whether there is no room: that does not change by waiting."""
+    return status_of(error) == 507 or code_of(error).endswith(_FULL)
+
+
+def is_elsewhere(error: boto.ClientError) -> bool:
+    """Whether the store says that the bucket is to be asked at another endpoint, or as one of another region."""
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    unsaid = code_of(error) == "400" and "x-amz-bucket-region" in headers
+    return status_of(error) in {301, 302, 307, 308} or code_of(error) in _ELSEWHERE or unsaid
+
+
+def is_misdirected(error: Exception) -> bool:
+    """Whether no request can ever have reached the store: an unknown name, or no trust in who answers."""
+    return isinstance(error, boto.SSLError) or is_unknown_name(error)
+
+
+def is_unknown_name(error: BaseException) -> bool:
+    """Whether the endpoint's name was not found (DNS)."""
+    return any(isinstance(cause, socket.gaierror) for cause in causes(error))
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, the innermost last; botocore hands its cause over as an argument."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        yield following
+        given = following.kwargs.get("error") if isinstance(following, boto.BotoCoreError) else None
+        inner = given if isinstance(given, BaseException) else None
+        following = inner or following.__cause__ or following.__context__

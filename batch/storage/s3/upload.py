@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +13,35 @@ from typing import Any
 from botocore import exceptions as boto
 
 from batch.errors import BatchError
+from batch.storage import ObjectInfo
+from batch.storage.s3.answers import require
+from batch.storage.s3.client import before_each_attempt
 from batch.storage.s3.connection import Connection
-from batch.storage.s3.failures import FAILURES, Request, code_of
+from batch.storage.s3.failures import FAILURES, Request, code_of, is_transient
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What was sent, by which a stored object is known to be ours."""
+
+    size_bytes: int
+    metadata: dict[str, str]
+    etag: str
+    """As the store told it, or as it is to be; empty where neither is known."""
+
+    def is_stored_as(self, found: ObjectInfo | None) -> bool:
+        """Whether `found` is what was sent, as far as the store can show it.
+
+        Without metadata that is its size alone: whoever writes such an object writes it again with other bytes, and a
+        later write is no reason to fail.
+        """
+        if found is None or found.size_bytes != self.size_bytes:
+            return False
+        wanted = {name.lower(): value for name, value in self.metadata.items()}
+        kept = {name: value for name, value in found.metadata.items() if name in wanted}
+        if wanted and not kept:  # a store that keeps no metadata, or somebody else's object
+            return self.etag in {"", found.etag}
+        return kept == wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +67,24 @@ class Upload:
                 etags.append(pending.result())
         return sent, etags
 
-    def complete(self, etags: list[str]) -> bool:
-        """Complete the upload; False where the answer does not prove it.
+    def complete(self, etags: Sequence[str], has_landed: Callable[[Any], bool], before: Callable[[], None]) -> str:
+        """Complete the upload; the object's ETag, or "" where the answer does not prove that it was completed.
 
-        The store no longer knows the upload after a first answer that was lost, and botocore takes an empty answer,
-        such as a proxy gives, for a success.
+        The store no longer knows the upload after a first answer that was lost (or fails in another way), and botocore
+        takes an empty answer, such as a proxy gives, for a success. `has_landed(client)` looks at what is stored. `before` is
+        called before each attempt, and stops it by raising.
         """
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
 
-        def ask(client: Any) -> bool:
+        def ask(client: Any) -> str:
             try:
-                answer = client.complete_multipart_upload(**self.target, MultipartUpload={"Parts": parts})
-            except boto.ClientError as error:
-                if code_of(error) == "NoSuchUpload":
-                    return False
+                with before_each_attempt(before):
+                    answer = client.complete_multipart_upload(**self.target, MultipartUpload={"Parts": parts})
+            except FAILURES as error:
+                if is_lost(error) or (is_transient(error) and has_landed(client)):
+                    return ""
                 raise
-            return bool(answer.get("ETag"))
+            return str(answer.get("ETag", "")).strip('"')
 
         return self.connection.call(self._request("CompleteMultipartUpload"), ask)
 
@@ -66,7 +95,8 @@ class Upload:
 
     def _send_part(self, number: int, block: bytes) -> str:
         def ask(client: Any) -> str:
-            return str(client.upload_part(**self.target, PartNumber=number, Body=block)["ETag"])
+            answer = client.upload_part(**self.target, PartNumber=number, Body=block)
+            return str(require(answer, "ETag")["ETag"])
 
         return self.connection.call(self._request("UploadPart"), ask)
 
@@ -74,11 +104,21 @@ class Upload:
         return Request(action, self.target["Bucket"], self.target["Key"], writes=True)
 
 
+def is_lost(error: Exception) -> bool:
+    """Whether the store does not know the upload: it was completed, aborted or purged."""
+    return isinstance(error, boto.ClientError) and code_of(error) == "NoSuchUpload"
+
+
 def opened(connection: Connection, bucket: str, key: str, extra: dict[str, Any]) -> Upload:
-    """Open a multipart upload; `extra` are further arguments, such as Metadata."""
+    """Open a multipart upload; `extra` are further arguments, such as Metadata.
+
+    Where the answer is lost, a second upload is opened and the first one stays until it is purged: see `unfinished`.
+    """
     request = Request("CreateMultipartUpload", bucket, key, writes=True)
     target = {"Bucket": bucket, "Key": key}
-    answer = connection.call(request, lambda client: client.create_multipart_upload(**target, **extra))
+    answer = connection.call(
+        request, lambda client: require(client.create_multipart_upload(**target, **extra), "UploadId")
+    )
     return Upload(connection, target | {"UploadId": answer["UploadId"]})
 
 
