@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from batch import placeholders
+from batch.cron import parse_cron
+from batch.errors import UsageError
 from batch.units import parse_bytes, parse_seconds
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
@@ -35,8 +37,17 @@ def _check_name(value: str) -> str:
 def _check_zone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ValueError, OSError):
+    except (ValueError, OSError, KeyError):  # the last is ZoneInfoNotFoundError
         raise ValueError(f"unknown time zone {value!r}; write one like Europe/Berlin") from None
+    return value
+
+
+def _check_cron(value: str) -> str:
+    if value:
+        try:
+            parse_cron(value, "UTC")
+        except UsageError as error:
+            raise ValueError(f"{error.message.removeprefix('[schedule] cron = ')}; {error.hint}") from None
     return value
 
 
@@ -147,7 +158,9 @@ class Run(Section):
 class Schedule(Section):
     """When the job runs and what period a run is about."""
 
-    cron: str = Field("", description="For example `0 6 * * MON`.")
+    cron: Annotated[str, AfterValidator(_check_cron)] = Field(
+        "", description="Five fields of crontab(5), for example `0 6 * * MON`."
+    )
     timezone: Annotated[str, AfterValidator(_check_zone)] = Field("UTC", description="IANA name.")
     period: Literal["", "hour", "day", "week", "month"] = Field(
         "", description="The span of time that one run is about."
@@ -162,10 +175,18 @@ class Watch(Section):
     settle: Seconds | None = Field(
         None, description="How long a file must be unchanged. Default: 0s on S3, 5s on local folders."
     )
-    sentinel: str = Field("", description="Name of a marker object that releases its folder.")
+    sentinel: str = Field(
+        "",
+        description="Name of a marker object that releases the files of its folder, for example `_SUCCESS`; with `{name}` one file "
+        "each (`{name}.ok`); a manifest (`.json`) those that it names.",
+    )
     attempts: int = Field(3, ge=1, description="How often a failing file is tried.")
     backoff: Seconds = Field(60.0, description="Wait before the second try; doubles.")
-    after: Literal["leave", "move"] = Field("leave", description="What happens to the input when it is done.")
+    after: Literal["leave", "move"] = Field(
+        "leave",
+        description="What happens to the input when it is done; `move`: to the prefix with `-done` behind its name.",
+    )
+    queue: str = Field("", description="URL of an SQS queue with the prefix's events, which wake the watcher early.")
 
 
 class Variant(Section):

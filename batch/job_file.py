@@ -49,7 +49,7 @@ def find(path_or_name: str) -> str:
     if os.path.isfile(path_or_name):
         return path_or_name
     folder = os.environ.get("BATCH_JOBS") or "jobs"
-    candidate = os.path.join(folder, path_or_name + ".toml")
+    candidate = os.path.join(folder, path_or_name.removesuffix(".toml") + ".toml")
     if os.path.isfile(candidate):
         return candidate
     known = sorted(name[:-5] for name in os.listdir(folder) if name.endswith(".toml")) if os.path.isdir(folder) else []
@@ -162,6 +162,10 @@ def _cross_problems(document: Mapping[str, Any]) -> Iterator[str]:
                 yield f'{key}: {value!r} needs a period; add [schedule] period = "week" (or hour, day, month)'
     if not _get(document, "input.uri") and not _get(document, "watch.prefix"):
         yield "input.uri: missing (or give [watch] prefix)"
+    output = _get(document, "output.uri")
+    only_watched = not _get(document, "input.uri") and _get(document, "watch.prefix") and isinstance(output, str)
+    if only_watched and not output.endswith("/") and not placeholders.names_in(output) & {"stem", "run_id"}:
+        yield f"output.uri: {output!r} would be the same for every dropped file; use {{stem}} or end it with '/'"
     variants = document.get("variants")
     if isinstance(variants, list) and variants:
         yield from _variant_problems(document, [one for one in variants if isinstance(one, Mapping)])

@@ -198,3 +198,30 @@ def test_a_run_without_an_end_has_dashes():
 def test_hint_is_optional(call):
     """An error without a hint is one line."""
     assert call("fail", on=failing(BatchError("so"))).stderr == "error: so\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["runs", "--root", "gs://bucket/x"], "neither an s3:// URI nor a path"),
+        (["runs", "--root", "s3:///x"], "names no bucket"),
+        (["clean", "--root", "r", "--older-than", "7"], "has no unit"),
+        (["clean", "--root", "r", "--older-than", "99999999999d"], "--older-than"),
+        (["run", "j.toml", "--period", ""], "the name of the period is empty"),
+        (["run", "j.toml", "--once", "--force"], "--once does nothing for what is done"),
+        (["run", "j.toml", "--now", "9999-12-31T23:59+00:00"], "check the year"),
+        (["check", "j.toml", "--now", "0001-01-01"], "check the year"),
+        (["run", "zone.toml"], "unknown time zone 'Europe/Berln'"),
+        (["backfill", "j.toml", "--from", "9999-W51", "--to", "9999-W53"], "9999-W53"),
+        (["runs", "--root", "r", "--state", "bogus"], "bogus"),
+        (["watch", "j.toml", "--once", "--listen", "0"], "--listen waits for events"),
+    ],
+)
+def test_odd_arguments_are_sentences(call, tmp_path, monkeypatch, arguments, said):
+    """Exit 2 with what is wrong, and never a traceback."""
+    monkeypatch.chdir(tmp_path)
+    text = 'name = "j"\nroot = "r"\nmodel = "models:/m/1"\n[input]\nuri = "i.csv"\n[output]\nuri = "{period}.csv"\n'
+    (tmp_path / "j.toml").write_text(text + '[schedule]\nperiod = "week"\n')
+    (tmp_path / "zone.toml").write_text(text + '[schedule]\nperiod = "week"\ntimezone = "Europe/Berln"\n')
+    shown = call(*arguments)
+    assert (shown.exit_code, said in shown.stderr) == (2, True), shown.stderr

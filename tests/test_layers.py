@@ -14,14 +14,14 @@ ROOT = Path(__file__).parents[1]
 # From the ground up; a module imports its own layer and those below. The longest prefix counts. A module at the top of the package
 # that is not named here belongs to the ground: it may use nothing but the ground.
 LAYERS = (
-    ("batch.errors", "batch.job", "batch.monitor.__init__"),
+    ("batch.errors", "batch.job", "batch.clock", "batch.monitor.__init__"),
     ("batch.storage",),
     ("batch.formats", "batch.models"),
     ("batch.routing", "batch.monitor.profile"),
     ("batch.execution",),
     ("batch.triggers", "batch.report", "batch.monitor"),
     ("batch.serve", "batch.demo", "batch.doctor"),
-    ("batch.cli", "batch.reference"),
+    ("batch.cli", "batch.reference", "batch.__main__"),
 )
 # Package or module of ours that alone may import these.
 OWNERS = {

@@ -25,20 +25,6 @@ from tests.run_cases import Bench, compress, encode, predicted, register, rows
 TINY = {"run__chunk_bytes": 512, "run__predict_rows": 7}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a registered bundle."""
-    return register(str(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, model: str) -> Bench:
-    """A root with the customers as ``in.csv``."""
-    made = Bench(str(tmp_path), model, tmp_path)
-    made.put("in.csv", encode(rows(), "csv"))
-    return made
-
-
 def pairs(found: list[dict[str, Any]]) -> list[tuple[str, float]]:
     return [(one["prediction"], float(one["probability"])) for one in found]
 
@@ -206,7 +192,8 @@ def test_a_rejects_file_never_eats_an_input_or_the_output(bench: Bench, name: st
     with pytest.raises(OutputRefused, match="rejects file"):
         bench.run("in.csv", "out.csv", rejects__uri=f"{bench.root}/{name}")
     assert bench.get("in.csv") == encode(rows(), "csv")
-    assert {uri for uri in bench.names() if "/attempts/" not in uri} == set(before)
+    kept = {uri for uri in bench.names() if not {"attempts", "outputs", "probe"} & set(uri.split("/"))}
+    assert kept == set(before)
 
 
 @pytest.mark.parametrize("chunk_bytes", [64, 100, 333, 1000])
@@ -372,13 +359,89 @@ def test_runs_are_found_by_prefix_and_as_latest(bench: Bench) -> None:
 
 def test_a_check_stores_nothing(bench: Bench) -> None:
     """`check` tells the refusals of a run and leaves no object behind."""
-    from batch.execution.runner import check
+    from batch.execution.check import check
 
     bench.put("out.csv", b"precious\n")
     before = bench.names()
     found = check(bench.job("in.csv", "out.csv"))
     assert (found["ok"], found["exit_code"], found["refusals"][0]["code"]) == (False, 6, "output_refused")
     assert bench.names() == before
+
+
+def test_a_check_of_what_is_done_is_content(bench: Bench) -> None:
+    """As `run` would: exit 0 for a done run that stands, and with `once` for a done subject, even if its input is gone."""
+    from batch.execution.check import check
+
+    job = bench.job("in.csv", "out.csv", output__replace="never")
+    batch.run(job)
+    found = check(job)
+    assert (found["ok"], found["exit_code"], found["estimate"]) == (True, 0, None)
+    os.remove(f"{bench.root}/in.csv")
+    assert check(job)["exit_code"] == 3
+    assert check(job, once=True) == found
+    bench.put("in.csv", encode(rows(20), "csv"))
+    assert check(job)["exit_code"] == 6  # another run, and its output may not be replaced
+    assert check(job, once=True) == found
+
+
+def test_a_check_remembers_that_the_store_was_refused(bench: Bench) -> None:
+    """It tries nothing itself: a store that was found broken is refused, one that is not known or sound is fine."""
+    from batch.execution.check import check
+    from batch.storage import probe
+
+    alone, job = bench.job("in.csv", "out.csv", run__single_writer=True), bench.job("in.csv", "out.csv")
+    assert check(job)["ok"]
+    broken = probe.Promise(probe.CREATE_ONCE, False, "overwrites", "use another one")
+    probe._store(probe.Verdict(bench.root, "this machine's files", 0.0, (broken,)))
+    found = check(job)
+    assert (found["exit_code"], found["refusals"][0]["hint"]) == (69, "use another one")
+    assert check(alone)["ok"]
+    probe._store(probe.Verdict(bench.root, "this machine's files", 0.0, ()))
+    assert check(job)["ok"]
+
+
+def test_bad_rows_at_the_head_do_not_stop_a_run_within_its_share(bench: Bench) -> None:
+    """60 of the first 60 of 2,000 rows are bad, 3 % of the whole: with max_share = 0.1 the run completes."""
+    table = rows(2000).astype({"age": object})
+    table.loc[:59, "age"] = "old"
+    small = {"rejects__stop_rows": 10, "run__chunk_bytes": 2000, "run__engine": "inline"}
+    bench.put("in.csv", encode(table, "csv"))
+    receipt = bench.run("in.csv", "out.csv", rejects__max_share=0.1, **small)
+    assert (receipt.rows.read, receipt.rows.rejected) == (2000, 60)
+
+
+def test_a_hopeless_share_still_stops_early(bench: Bench) -> None:
+    """Every row is bad: long before the end no row that may come can bring the share down."""
+    bench.put("in.csv", encode(rows(2000).assign(age="old"), "csv"))
+    small = {"rejects__stop_rows": 10, "run__chunk_bytes": 2000, "run__engine": "inline"}
+    with pytest.raises(RejectBudgetExceeded) as caught:
+        bench.run("in.csv", "out.csv", rejects__max_share=0.1, **small)
+    facts = caught.value.receipt or {}
+    assert facts["rows"]["read"] < 600
+    assert not facts["rejects"][0]["complete"]
+
+
+def test_latest_is_the_period_that_ended_last(bench: Bench) -> None:
+    """Not the greatest name: in autumn 02+0100 follows 02+0200; and only the record that is asked for is read."""
+    hours = {"schedule__period": "hour", "schedule__timezone": "Europe/Berlin"}
+    for name in ("2026-10-25T02+0100", "2026-10-25T02+0200", "2026-10-25T01+0200"):
+        batch.run(bench.job("in.csv", f"out-{name}.csv", **hours), period=name)
+    assert find_run(bench.root, "weekly@latest")["subject"] == "2026-10-25T02+0100"
+
+
+def test_latest_is_the_drop_that_was_done_last(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is about no period counts by when the store got its receipt; of all the receipts that one is read."""
+    from batch.storage.local import LocalStorage
+
+    for number in range(4):
+        uri = bench.put(f"in/{number}.csv", encode(rows(10 + number), "csv"))
+        info = batch.storage.storage_for(uri).head(uri)
+        batch.run(bench.job(f"in/{number}.csv", f"out/{number}.csv"), dropped=info)
+    read: set[str] = set()
+    real = LocalStorage.get
+    monkeypatch.setattr(LocalStorage, "get", lambda self, uri: (read.add(uri), real(self, uri))[1])
+    assert find_run(bench.root, "weekly@latest")["input"][0]["uri"] == f"{bench.root}/in/3.csv"
+    assert len([uri for uri in read if "/done/" in uri]) == 1
 
 
 def test_scoring_a_frame_is_the_model_itself(bench: Bench) -> None:

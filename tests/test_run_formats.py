@@ -2,25 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
-from tests.run_cases import Bench, compress, encode, predicted, register, rows
+from tests.run_cases import Bench, compress, encode, predicted, rows
 
 INPUTS = [f"csv{s}" for s in ("", ".gz", ".zst")] + [f"jsonl{s}" for s in ("", ".gz", ".zst")] + ["parquet"]
 PLAIN = ["csv", "jsonl", "parquet"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The URI of a registered bundle."""
-    return register(str(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, model: str) -> Bench:
-    return Bench(str(tmp_path), model, tmp_path)
 
 
 def fill(bench: Bench, source: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 import batch
-from batch.cli import models, runs, score
-from batch.cli.program import Program, catch_sigterm
+from batch.cli import models, runs, schedule, score, triggers, upkeep
+from batch.cli.program import Program
+from batch.cli.signals import catch_signals, leave_threads_behind
 
 
 @click.group(cls=Program, name="batch-predict", context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,13 +18,24 @@ def program() -> None:
 
 program.add_command(score.run)
 program.add_command(score.check)
+program.add_command(score.retry)
 program.add_command(runs.runs)
 program.add_command(runs.show)
+program.add_command(upkeep.verify)
+program.add_command(upkeep.clean)
+program.add_command(upkeep.doctor)
+program.add_command(schedule.schedule)
+program.add_command(triggers.watch)
+program.add_command(triggers.backfill)
 program.add_command(models.models)
 program.add_command(score.demo)
 
 
 def main() -> None:
     """The entry point: run the command of ``sys.argv`` and exit with its code."""
-    catch_sigterm()
-    program.main(prog_name="batch-predict")
+    catch_signals()
+    try:
+        program.main(prog_name="batch-predict")
+    except SystemExit as ended:
+        leave_threads_behind(ended.code)
+        raise

@@ -5,22 +5,16 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import click
 
-from batch.errors import BatchError, Interrupted, UsageError
+from batch.errors import BatchError, Interrupted, Terminated, UsageError
 
 _JSON = "batch.json"
 _LOG = "batch.log_format"
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM; a KeyboardInterrupt, so that the library tidies up after either signal in the same way."""
 
 
 class Program(click.Group):
@@ -32,22 +26,9 @@ class Program(click.Group):
         except BatchError as error:
             _end(ctx, error, _exit_code(error))
         except KeyboardInterrupt as signalled:
-            stopped = Interrupted(_sentence(signalled), hint="run the same command again to resume")
+            stopped = Interrupted.by(signalled)
             stopped.receipt = getattr(signalled, "receipt", None)
-            _end(ctx, stopped, 143 if isinstance(signalled, Terminated) else stopped.exit_code)
-
-
-def catch_sigterm() -> None:
-    """Let SIGTERM end the program the way Ctrl-C does, with its own exit code."""
-
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _sentence(signalled: KeyboardInterrupt) -> str:
-    return "stopped by SIGTERM" if isinstance(signalled, Terminated) else "interrupted"
+            _end(ctx, stopped, stopped.exit_code)
 
 
 def _exit_code(error: BatchError) -> int:

@@ -37,6 +37,14 @@ class Progress:
         elif sys.stderr.isatty():
             self._draw(chunks_done, chunks_total, f"{rows / max(seconds, 1e-9):,.0f} rows/s")
 
+    def notice(self, sentence: str) -> None:
+        """Something that the run waits for."""
+        self._close()
+        if self._json:
+            log_json("waiting", job=self._job, message=sentence)
+        else:
+            click.echo(f"{self._job}: {sentence}", err=True)
+
     def completed(self, receipt: dict[str, Any], *, already_done: bool) -> None:
         """The end line of a run that succeeded; a failure is told where errors are."""
         self._close()

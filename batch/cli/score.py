@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batch.cli.program import Command, json_option, log_option, print_json
+from batch.cli.program import Command, json_option, log_option, print_json, root_option
 from batch.cli.progress import Progress
 from batch.cli.text import estimate_line, summary
 from batch.errors import BatchError, JobInvalid, UsageError
+from batch.execution.process import prepare_process
 
 if TYPE_CHECKING:
     from batch.job import Job
@@ -68,9 +68,13 @@ def run(
 
     JOB is a TOML file, or the name of one in jobs/ (or $BATCH_JOBS). Run the same command again to resume.
     """
-    limit_threads()
+    prepare_process()
     name: str | None = None
     try:
+        if once and force:
+            raise UsageError(
+                "--once does nothing for what is done, and --force does it again", hint="leave one of them out"
+            )
         job, moment = load(**about), read_time(now)
         name = job.name
         document, already_done = _run(job, period, moment, trigger, log_format, once=once, force=force)
@@ -90,15 +94,13 @@ def _run(
     job: Job, period: str | None, moment: datetime | None, trigger: str, log_format: str, *, once: bool, force: bool
 ) -> tuple[dict[str, Any], bool]:
     """The receipt, and whether the run was done before."""
-    from batch.execution.memory import give_back_freed_memory
-
-    give_back_freed_memory()  # before the runner imports pyarrow
     from batch.execution import runner
 
     with Progress(job.name, log_format) as progress:
         receipt = runner.run(
-            job, period=period, now=moment, trigger=trigger, once=once, force=force, progress=progress.update
-        )
+            job, period=period, now=moment, trigger=trigger, once=once, force=force,
+            progress=progress.update, notice=progress.notice,
+        )  # fmt: skip
         progress.completed(receipt.as_dict(), already_done=receipt.already_done)
     return receipt.as_dict(), receipt.already_done
 
@@ -122,12 +124,12 @@ def check(
     **about: Any,
 ) -> None:
     """Say whether JOB would be refused, and what it would cost. Scores nothing; exits as run would."""
-    limit_threads()
+    prepare_process()
     try:
         job, moment = load(**about), read_time(now)
-        from batch.execution import runner
+        from batch.execution.check import check as checked
 
-        found = runner.check(job, period=period, now=moment, force=force)
+        found = checked(job, period=period, now=moment, force=force, once=once)
     except UsageError as error:
         found = _refused(error)
     exit_code = found.pop("exit_code")
@@ -152,10 +154,34 @@ def _refused(error: UsageError) -> dict[str, Any]:
 
 
 @click.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--input", "fixed", metavar="URI", required=True, help="The rejects file of RUN, mended.")
+@json_option
+@log_option
+@root_option
+def retry(*, root: str, run_id: str, fixed: str, as_json: bool, log_format: str) -> None:
+    """Score the mended rejects of RUN with its own models, and put them in their places in its output.
+
+    RUN is a run id, the beginning of one, or JOB@latest: completed, or over its budget. Rows that are not in the file stay rejected.
+    """
+    prepare_process()
+    from batch.execution.retry import retry as mend
+    from batch.uri import normalise
+
+    receipt = mend(root, run_id, normalise(fixed))
+    with Progress(str(receipt.as_dict()["job"]), log_format) as progress:
+        progress.completed(receipt.as_dict(), already_done=receipt.already_done)
+    if as_json:
+        print_json(receipt.as_dict())
+    else:
+        click.echo(summary(receipt.as_dict(), already_done=receipt.already_done))
+
+
+@click.command()
 @click.option("--keep", is_flag=True, help="Leave the server up until Ctrl-C.")
 def demo(*, keep: bool) -> None:
     """The main job from end to end on an S3 server of its own. Needs a checkout and the extra 'demo'."""
-    limit_threads()
+    prepare_process()
     from batch import demo as demonstration
 
     progress = Progress("weekly-satisfaction", "text")  # only its bar: the demo tells start and end itself
@@ -188,10 +214,6 @@ def read_time(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"--now {text} is not an ISO 8601 time", hint="write --now 2026-11-16T06:00+01:00") from None
+    if not 1900 < moment.year < 9000:
+        raise UsageError(f"--now {text} is not a time that any period here lies near", hint="check the year")
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def limit_threads() -> None:
-    """One thread per library call: the engine is the only source of parallelism, and the pools read this when first imported."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")

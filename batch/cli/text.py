@@ -9,7 +9,7 @@ from typing import Any
 def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
     """A receipt as a few aligned lines."""
     rows, seconds = receipt["rows"], receipt["timing"]["seconds"] or 0.0
-    done = " (already done: nothing was scored)" if already_done else ""
+    done = " (already done)" if already_done else ""
     lines = [
         ("state", receipt["state"] + done),
         ("run", receipt["run_id"]),

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from batch.clock import Clock
 from batch.errors import BatchError, Interrupted
-from batch.execution import attempts
+from batch.execution import attempts, lease, register
+from batch.execution.committed import Commits
 from batch.execution.coordinate import Scored
 from batch.execution.identity import canonical, sha256
+from batch.execution.lease import Lease
 from batch.execution.memory import PeakMemory
+from batch.execution.phases import Phases
 from batch.execution.preflight import DELIVERED, Prepared
-from batch.execution.receipt import FORMAT, environment, now
+from batch.execution.receipt import FORMAT, environment, named, now
 from batch.job import Job
+from batch.storage.probe import enforced
 
 
 @dataclass(slots=True)
@@ -26,26 +30,41 @@ class Attempt:
     prepared: Prepared
     trigger: str
     started: float
-    started_at: str = ""
+    retry_of: str | None = None
+    """The run whose rejects are mended."""
     stem: str = ""
+    """Of its records; empty until it holds the lease."""
     engine: str = ""
     workers: int = 0
     chunks_total: int = 0
+    lease: Lease | None = None
     scored: Scored | None = None
+    commits: Commits = field(default_factory=Commits)
+    """What it publishes from: its own commit, and those of runs that came in between."""
+    repaired: int = 0
+    """Committed chunks that had to be scored again."""
     rows: dict[str, int] | None = None
-    rejects: list[dict[str, Any]] | None = None
-    phases: dict[str, float] | None = None
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    phases: Phases = field(default_factory=Phases)
+
+    def acquire(self, output: str, clock: Clock) -> None:
+        """Take the lease of an output, on a store that can be relied on. Raises `StorageUnavailable` or `Busy`."""
+        job = self.prepared.job
+        enforced(job.root, single_writer=job.run.single_writer)
+        folder = register.register_folder(job.root, output)
+        self.lease = lease.acquire(folder, output=output, job=job.name, run_id=self.prepared.run_id, clock=clock)
 
     def begin(self) -> None:
-        """Leave a record before any work that could be killed."""
-        job = self.prepared.job
-        self.started_at = self.started_at or now()
-        facts = {"trigger": self.trigger, "subject": self.prepared.subject, "pid": os.getpid()}
-        self.stem = attempts.begin(job.root, job.name, self.prepared.run_id, facts)
+        """Leave a record before any work that could be killed, and tell the end of those who left none."""
+        job, run_id, mine = self.prepared.job, self.prepared.run_id, self.lease
+        assert mine is not None, "the lease comes first"
+        before = mine.before
+        if before is not None and before.holder is not None and before.body["state"] == "held":
+            attempts.lost(job.root, before.body["job"], before.body["run_id"], before.number)
+        facts = {"trigger": self.trigger, "subject": self.prepared.subject, "lease": mine.uri}
+        self.stem = attempts.begin(job.root, job.name, run_id, mine.epoch, facts)
 
     def end(self, state: str, exit_code: int, receipt: dict[str, Any], error: dict[str, str] | None) -> None:
-        if not self.stem:
-            self.begin()
         attempts.end(self.stem, state, exit_code, receipt, error)
 
     def fail(self, error: BatchError, memory: PeakMemory) -> None:
@@ -53,20 +72,33 @@ class Attempt:
         receipt = self.receipt("failed", memory) | {"error": error.as_dict()}
         error.receipt = receipt
         state = "interrupted" if isinstance(error, Interrupted) else "failed"
-        with suppress(BatchError):  # the first error is the one to report
-            self.end(state, error.exit_code, receipt, error.as_dict())
+        if self.stem:
+            with suppress(BatchError):  # the first error is the one to report
+                self.end(state, error.exit_code, receipt, error.as_dict())
 
-    def phase(self, name: str) -> _Timer:
-        if self.phases is None:
-            self.phases = {}
-        return _Timer(self.phases, name)
+    @property
+    def scored_uris(self) -> set[str]:
+        """The chunks of the result that this attempt itself scored."""
+        found = self.scored.records.values() if self.scored is not None else ()
+        return {record.uri for record in found if not record.reused}
+
+    def still_mine(self) -> None:
+        """Raises `Busy` when another run has taken over."""
+        assert self.lease is not None, "the lease comes first"
+        self.lease.check()
+
+    def let_go(self) -> None:
+        """Free the lease, if we have it."""
+        if self.lease is not None:
+            self.lease.release()
 
     def receipt(self, state: str, memory: PeakMemory) -> dict[str, Any]:
         """The receipt so far."""
         prepared, job = self.prepared, self.prepared.job
         period = prepared.period
         scored = self.scored or Scored()
-        reused = len(scored.records) - scored.scored
+        new = scored.scored + self.repaired
+        known = len(scored.records) if self.scored is not None else self.chunks_total if self.rows else 0
         inside = {f"chunk_{name}": seconds for name, seconds in scored.phases.items()}
         return {
             "format": FORMAT,
@@ -77,17 +109,8 @@ class Attempt:
             "subject": prepared.subject,
             "period": period
             and {"name": period.name, "start": period.start.isoformat(), "end": period.end.isoformat()},
-            "retry_of": None,
-            "input": [
-                {
-                    "uri": file.pin.uri,
-                    "etag": file.pin.etag,
-                    "version_id": file.pin.version_id,
-                    "size_bytes": file.pin.size_bytes,
-                    "rows": None,
-                }
-                for file in prepared.inputs.files
-            ],
+            "retry_of": self.retry_of,
+            "input": [named(file.pin) for file in prepared.inputs.files],
             "models": [
                 {
                     "variant": DELIVERED,
@@ -101,14 +124,14 @@ class Attempt:
                 }
             ],
             "output": [],
-            "rejects": self.rejects or [],
+            "rejects": self.rejects,
             "rows": self.rows or {"read": 0, "predicted": 0, "rejected": 0},
-            "chunks": {"total": self.chunks_total, "scored": scored.scored, "reused": max(0, reused)},
+            "chunks": {"total": self.chunks_total, "scored": new, "reused": max(0, known - new)},
             "timing": {
                 "started_at": _iso(self.started),
                 "finished_at": now(),
                 "seconds": round(time.time() - self.started, 3),
-                "phases": {name: round(value, 3) for name, value in {**(self.phases or {}), **inside}.items()},
+                "phases": {name: round(value, 3) for name, value in {**self.phases.seconds, **inside}.items()},
             },
             "peak_rss_bytes": memory.peak_bytes,
             "engine": self.engine,
@@ -117,19 +140,6 @@ class Attempt:
             "environment": environment(),
             "config_sha256": _config_sha256(job),
         }
-
-
-class _Timer:
-    __slots__ = ("_name", "_phases", "_started")
-
-    def __init__(self, phases: dict[str, float], name: str) -> None:
-        self._phases, self._name, self._started = phases, name, 0.0
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._phases[self._name] = time.perf_counter() - self._started
 
 
 def _iso(seconds: float) -> str:

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batch.errors import StorageUnavailable
+from batch.errors import InputChanged, StorageUnavailable
 from batch.storage import ObjectInfo, join, storage_for
+from batch.uri import parent
 
 FORMAT = 1
 SECTIONS = ("rows", "rejects", "profile", "capture")
-HEAD_BYTES = 64 << 10
+_KEY = re.compile(r"([0-9]{8})\.([0-9]+)-([0-9]+)")
+
+
+class ChunkDamaged(StorageUnavailable):
+    """A committed chunk is gone or holds other bytes; scoring it again must give the ones that the commit names."""
+
+    def __init__(self, record: ChunkRecord, what: str) -> None:
+        super().__init__(
+            f"the staged chunk {record.uri} {what}",
+            hint="run the job again: it scores this chunk anew and compares; if that fails, use --force",
+        )
+        self.record = record
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +81,10 @@ def key_of(index: int, start: int, end: int) -> str:
     return f"{index:08d}.{start}-{end}"
 
 
-def parse_key(uri: str) -> tuple[int, int, int]:
-    """(index, start, end) of a chunk key."""
-    index, _, span = uri.rsplit("/", 1)[-1].partition(".")
-    start, _, end = span.partition("-")
-    return int(index), int(start), int(end)
+def parse_key(uri: str) -> tuple[int, int, int] | None:
+    """(index, start, end) of a chunk object, or None for a name that is none."""
+    match = _KEY.fullmatch(uri.rsplit("/", 1)[-1])
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
 
 def pack(facts: Mapping[str, Any], sections: Mapping[str, bytes]) -> bytes:
@@ -83,45 +95,63 @@ def pack(facts: Mapping[str, Any], sections: Mapping[str, bytes]) -> bytes:
         body = sections.get(name, b"")
         table[name] = [offset, len(body), hashlib.sha256(body).hexdigest()]
         offset += len(body)
-    head = json.dumps({"format": FORMAT, **facts, "sections": table}, sort_keys=True).encode() + b"\n"
-    return b"".join([head, *(sections.get(name, b"") for name in SECTIONS)])
+    head = json.dumps({"format": FORMAT, **facts, "sections": table}, sort_keys=True).encode()
+    seal = hashlib.sha256(head).hexdigest().encode()
+    return b"".join([head, b" ", seal, b"\n", *(sections.get(name, b"") for name in SECTIONS)])
 
 
-def record_of(uri: str, head: bytes, size_bytes: int, *, reused: bool, phases: dict[str, float]) -> ChunkRecord:
-    """Read the header line of a stored (or just packed) chunk object."""
-    line, newline, _ = head.partition(b"\n")
-    facts = json.loads(line)
+def record_of(uri: str, body: bytes, *, reused: bool, phases: dict[str, float]) -> ChunkRecord:
+    """The record of a whole chunk object. Raises ValueError where its first line is not what was written."""
+    line, newline, _ = body.partition(b"\n")
+    head, _, seal = line.rpartition(b" ")
+    if hashlib.sha256(head).hexdigest().encode() != seal:
+        raise ValueError("the first line does not fit its own digest")
+    facts = json.loads(head)
     base = len(line) + len(newline)
-    sections = {name: Section(base + one[0], one[1], one[2]) for name, one in facts["sections"].items()}
     return ChunkRecord(
         index=facts["index"],
         uri=uri,
         start=facts["start"],
         end=facts["end"],
-        size_bytes=size_bytes,
+        size_bytes=len(body),
         rows_read=facts["rows_read"],
         rows_predicted=facts["rows_predicted"],
         rows_rejected=facts["rows_rejected"],
         decoded_bytes=facts["decoded_bytes"],
         by_code=facts["by_code"],
-        sections=sections,
+        sections={name: Section(base + one[0], one[1], one[2]) for name, one in facts["sections"].items()},
         reused=reused,
         phases=phases,
     )
 
 
-def read_record(info: ObjectInfo) -> ChunkRecord:
-    """The record of a chunk that an earlier attempt stored."""
-    head = storage_for(info.uri).read(info, 0, min(HEAD_BYTES, info.size_bytes))
-    return record_of(info.uri, head, info.size_bytes, reused=True, phases={})
+def read_verified(info: ObjectInfo) -> ChunkRecord | None:
+    """The record of a chunk that an earlier attempt stored, after every byte of it was compared; None where one differs.
+
+    Its bytes go into the output unseen, and whoever stored it may be long gone: so nothing but the digests is believed.
+    """
+    try:
+        body = storage_for(info.uri).read(info, 0, info.size_bytes)
+        record = record_of(info.uri, body, reused=True, phases={})
+    except (InputChanged, ValueError, KeyError, TypeError):
+        return None
+    whole = all(
+        hashlib.sha256(body[one.offset : one.offset + one.length]).hexdigest() == one.sha256
+        for one in record.sections.values()
+    )
+    return record if whole and parse_key(info.uri) == (record.index, record.start, record.end) else None
 
 
 def record_from_commit(folder: str, entry: Mapping[str, Any]) -> ChunkRecord:
-    """The record of a chunk as `ChunkRecord.as_dict` wrote it into the commit."""
+    """The record of a chunk as `ChunkRecord.as_dict` wrote it into the commit of the run in `folder`.
+
+    A retry's commit names the chunks of the run that it mends with the id of that run.
+    """
     rows = entry["rows"]
+    home = join(parent(folder), entry["run"]) if "run" in entry else folder
     return ChunkRecord(
-        index=parse_key(entry["key"])[0],
-        uri=join(folder, "chunks", entry["key"]),
+        index=int(entry["key"].partition(".")[0]),
+        uri=join(home, "chunks", entry["key"]),
         start=entry["start"],
         end=entry["end"],
         size_bytes=entry["size_bytes"],
@@ -136,18 +166,19 @@ def record_from_commit(folder: str, entry: Mapping[str, Any]) -> ChunkRecord:
 
 
 def read_section(record: ChunkRecord, name: str) -> bytes:
-    """A section's bytes, checked against their digest. Raises `StorageUnavailable` when they differ."""
+    """A section's bytes, checked against their digest. Raises `ChunkDamaged` when they differ or are gone."""
     section = record.sections[name]
     if not section.length:
         return b""
     storage = storage_for(record.uri)
     info = storage.head(record.uri)
-    if info is None:
-        raise StorageUnavailable(f"the staged chunk {record.uri} is gone", hint="run again with --force")
-    body = storage.read(info, section.offset, section.offset + section.length)
+    if info is None or info.size_bytes != record.size_bytes:
+        found = "is gone" if info is None else f"has {info.size_bytes} bytes where {record.size_bytes} were committed"
+        raise ChunkDamaged(record, found)
+    try:
+        body = storage.read(info, section.offset, section.offset + section.length)
+    except InputChanged:
+        raise ChunkDamaged(record, "was replaced while it was read") from None
     if (found := hashlib.sha256(body).hexdigest()) != section.sha256:
-        raise StorageUnavailable(
-            f"section '{name}' of {record.uri} has sha256 {found}, recorded was {section.sha256}",
-            hint="the store changed the object; run again with --force",
-        )
+        raise ChunkDamaged(record, f"has sha256 {found} in its section '{name}', committed was {section.sha256}")
     return body

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from itertools import pairwise
 from typing import Any
 
 from batch.errors import InputChanged
+from batch.execution import records
 from batch.execution.chunk import ChunkRecord
-from batch.execution.identity import FORMAT, canonical
+from batch.execution.identity import FORMAT
 from batch.execution.plan import Plan
 from batch.storage import join, storage_for
 
+CLEANED = "cleaned.json"
+UNPUBLISHED = "unpublished.json"
+"""What a run over its reject budget would have committed: `retry` puts mended rows into it."""
 
-def make_commit(plan: Plan, records: list[ChunkRecord]) -> dict[str, Any]:
+
+def make_commit(plan: Plan, chunks: list[ChunkRecord]) -> dict[str, Any]:
     """The commit document of a fully scored plan; every chunk ends where the next one starts."""
-    check_chain(plan, records)
+    check_chain(plan, chunks)
     outputs = []
-    for number, uri in enumerate(plan.outputs):
-        mine = [record for record in records if plan.files[plan.tasks[record.index].file].output == number]
+    for uri, mine in zip(plan.outputs, by_output(plan, chunks), strict=True):
         outputs.append(
             {
                 "uri": uri,
@@ -32,21 +35,31 @@ def make_commit(plan: Plan, records: list[ChunkRecord]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "run_id": plan.run_id,
-        "chunks": [record.as_dict() for record in records],
+        "chunks": [record.as_dict() for record in chunks],
         "outputs": outputs,
         "rows": {
-            "read": sum(record.rows_read for record in records),
-            "predicted": sum(record.rows_predicted for record in records),
-            "rejected": sum(record.rows_rejected for record in records),
+            "read": sum(record.rows_read for record in chunks),
+            "predicted": sum(record.rows_predicted for record in chunks),
+            "rejected": sum(record.rows_rejected for record in chunks),
         },
     }
 
 
-def check_chain(plan: Plan, records: list[ChunkRecord]) -> None:
+def by_output(plan: Plan, chunks: list[ChunkRecord]) -> list[list[ChunkRecord]]:
+    """The chunks of each output, in order."""
+    found: list[list[ChunkRecord]] = [[] for _ in plan.outputs]
+    for record in chunks:
+        found[plan.files[plan.tasks[record.index].file].output].append(record)
+    return found
+
+
+def check_chain(plan: Plan, chunks: list[ChunkRecord]) -> None:
     """I9 and the proof of the cuts: all chunks are there and tile every file without a gap."""
-    assert [record.index for record in records] == [task.index for task in plan.tasks], "a chunk is missing"
-    for number, file in enumerate(plan.files):
-        mine = [record for record in records if plan.tasks[record.index].file == number]
+    assert [record.index for record in chunks] == [task.index for task in plan.tasks], "a chunk is missing"
+    of_file: list[list[ChunkRecord]] = [[] for _ in plan.files]
+    for record in chunks:
+        of_file[plan.tasks[record.index].file].append(record)
+    for file, mine in zip(plan.files, of_file, strict=True):
         whole = file.shape.size_bytes if plan.input_format != "parquet" else file.shape.rows
         if mine and (mine[0].start != file.shape.data_start or mine[-1].end != whole):
             raise InputChanged(
@@ -61,22 +74,43 @@ def check_chain(plan: Plan, records: list[ChunkRecord]) -> None:
                 )
 
 
-def chunks_sha256(records: list[ChunkRecord]) -> str:
+def chunks_sha256(chunks: list[ChunkRecord]) -> str:
     """One digest of an output's content: over the ordered digests of its ``rows`` sections."""
-    return hashlib.sha256("\n".join(record.sections["rows"].sha256 for record in records).encode()).hexdigest()
+    return hashlib.sha256("\n".join(record.sections["rows"].sha256 for record in chunks).encode()).hexdigest()
 
 
 def store_commit(folder: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Decide. Gives the commit that rules: ours, or the one that another worker stored first."""
-    uri = join(folder, "commit.json")
-    if storage_for(uri).create(uri, canonical(document)):
+    """Decide. Gives the commit that rules: ours, or the one that another worker (or `clean`) stored first."""
+    if records.create(commit_uri(folder), document):
         return document
     return load_commit(folder) or document
 
 
 def load_commit(folder: str) -> dict[str, Any] | None:
     """The commit of a run, or None before it."""
-    uri = join(folder, "commit.json")
-    body = storage_for(uri).get(uri)
-    document: dict[str, Any] | None = json.loads(body) if body is not None else None
-    return document
+    return records.load(commit_uri(folder))
+
+
+def commit_uri(folder: str) -> str:
+    """Where the decision of a run stands."""
+    return join(folder, "commit.json")
+
+
+def is_abandoned(document: dict[str, Any] | None) -> bool:
+    """Whether the decision was that this run will never publish."""
+    return document is not None and bool(document.get("abandoned"))
+
+
+def abandon(folder: str, at: str) -> bool:
+    """Close a run that is dead: win its commit, so that nobody who wakes up later can. False where it has one already."""
+    return records.create(commit_uri(folder), {"format": FORMAT, "abandoned": True, "at": at})
+
+
+def mark_cleaned(folder: str, at: str) -> None:
+    """Tell that staged chunks may be missing from now on because somebody deletes them on purpose."""
+    records.create(join(folder, CLEANED), {"format": FORMAT, "at": at})
+
+
+def is_cleaned(folder: str) -> bool:
+    """Whether `clean` has begun to delete the run's staged chunks."""
+    return storage_for(folder).head(join(folder, CLEANED)) is not None

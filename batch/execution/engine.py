@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -14,10 +15,11 @@ from threading import Semaphore
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from batch.errors import MemoryExceeded, UsageError
+from batch.errors import BatchError, MemoryExceeded, UsageError
 from batch.execution.chunk import ChunkRecord
-from batch.execution.memory import give_back_freed_memory
+from batch.execution.limit import Limited
 from batch.execution.plan import Plan, Task
+from batch.execution.process import prepare_process
 from batch.execution.score import Context, open_context, score_chunk
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 BASE_BYTES = 300 << 20
 """Of one process with the libraries and a small model loaded, before any chunk."""
+STOP_SECONDS = 4.0
+"""How long a chunk under way may take to finish after a signal."""
 CHUNK_OVERHEAD_BYTES = 40 << 20
 """Blocks being decoded, a predict batch and its encoding."""
 
@@ -43,33 +47,57 @@ class Sizing:
 
 
 class Engine(AbstractContextManager["Engine"]):
-    """An executor of tasks with a limit of tasks in flight."""
+    """An executor of tasks with a limit of tasks in flight; `make` gives a fresh one, and without it tasks run at once."""
 
     def __init__(
-        self, name: str, executor: Executor | None, call: Callable[[Task], ChunkRecord], sizing: Sizing
+        self, name: str, make: Callable[[], Executor] | None, call: Callable[[Task], ChunkRecord], sizing: Sizing
     ) -> None:
         self.name = name
         self.workers = sizing.workers
         self.in_flight = sizing.in_flight
-        self._executor = executor
+        self._make = make
+        self._executor = make() if make is not None else None
         self._call = call
+        self._futures: set[Future[ChunkRecord]] = set()
 
     def submit(self, task: Task) -> Future[ChunkRecord]:
-        """Start a task; without an executor it is carried out at once."""
-        if self._executor is not None:
-            return self._executor.submit(self._call, task)
+        """Start a task; a broken executor gives a future that says so."""
         future: Future[ChunkRecord] = Future()
         try:
-            future.set_result(self._call(task))
+            if self._executor is None:
+                future.set_result(self._call(task))
+                return future
+            future = self._executor.submit(self._call, task)
         except Exception as error:
             future.set_exception(error)
+            return future
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         return future
+
+    def restart(self) -> None:
+        """Go on with a fresh executor after a worker's death."""
+        assert self._make is not None, "a thread cannot die alone"
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor = self._make()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is None:
+            return
+        if isinstance(error, KeyboardInterrupt):
+            self._drop()
+        self._executor.shutdown(wait=not isinstance(error, KeyboardInterrupt), cancel_futures=True)
+
+    def _drop(self) -> None:
+        """Give what is under way a moment; then its processes are ended, and its threads left behind."""
+        for future in list(self._futures):
+            future.cancel()
+        wait(list(self._futures), timeout=STOP_SECONDS)
+        for process in list((getattr(self._executor, "_processes", None) or {}).values()):
+            process.kill()
 
 
 def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
@@ -130,7 +158,7 @@ def choose(name: str, plan: Plan) -> str:
 def _inline(
     plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
 ) -> Engine:
-    context = Context(plan, model)
+    context = Context(plan, Limited(model, plan.chunk_seconds))
     return Engine("inline", None, lambda task: score_chunk(context, task), sizing)
 
 
@@ -139,8 +167,11 @@ def _threads(
 ) -> Engine:
     """More threads than cores, a gate for the cores: some wait for storage while the others compute."""
     gate = Semaphore(sizing.workers)
-    context = Context(plan, model, lambda: gate)
-    pool = ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score", initializer=_one_thread_each)
+    context = Context(plan, Limited(model, plan.chunk_seconds, _one_thread_each), lambda: gate)
+
+    def pool() -> Executor:
+        return ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score")
+
     return Engine("threads", pool, lambda task: score_chunk(context, task), sizing)
 
 
@@ -148,17 +179,20 @@ def _processes(
     plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
 ) -> Engine:
     """Fresh processes (never a fork: clients and thread pools do not survive one), each with its own model and client."""
-    pool = ProcessPoolExecutor(
-        sizing.workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(plan, resolved, tuple(pickles), os.getpid()),
-    )
+
+    def pool() -> Executor:
+        return ProcessPoolExecutor(
+            sizing.workers,
+            mp_context=get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(plan, resolved, tuple(pickles), os.getpid()),
+        )
+
     return Engine("processes", pool, _score_in_worker, sizing)
 
 
 def _one_thread_each() -> None:
-    """Limit BLAS and OpenMP inside this worker thread, once; a limit set elsewhere would not reach it."""
+    """Limit BLAS and OpenMP inside a thread that calls the model, once; a limit set elsewhere would not reach it."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
@@ -169,11 +203,14 @@ _worker: list[Any] = []
 
 def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str], coordinator: int) -> None:
     threading.Thread(target=_end_with, args=(coordinator,), name="coordinator", daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    _one_thread_each()
-    give_back_freed_memory()
-    _worker[:] = [open_context(plan, resolved, pickles)]
+    prepare_process()
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the coordinator decides what it means
+    try:
+        _worker[:] = [open_context(plan, resolved, pickles, _one_thread_each)]
+    except BatchError as error:  # an initialiser that raises would look like a worker that died
+        _worker[:] = [error]
 
 
 def _end_with(coordinator: int) -> None:
@@ -184,6 +221,8 @@ def _end_with(coordinator: int) -> None:
 
 
 def _score_in_worker(task: Task) -> ChunkRecord:
+    if isinstance(_worker[0], BatchError):
+        raise _worker[0]
     return score_chunk(_worker[0], task)
 
 

@@ -66,11 +66,6 @@ def _version(uri: str, version_id: str | None, etag: str, size_bytes: int) -> di
     return {"uri": uri, "version": version_id} if version_id else {"uri": uri, "etag": etag, "size": size_bytes}
 
 
-def subject(period: Period | None) -> str:
-    """What a run is about: its period, or ``-``."""
-    return period.name if period else "-"
-
-
 def run_folder(job: Job, run: str) -> str:
     """Where the plan, chunks and commit of a run live."""
     return join(job.root, "runs", job.name, run)

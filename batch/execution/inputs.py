@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 from batch import placeholders
-from batch.errors import InputEmpty, InputFormatError, InputMissing, InputTooLarge
+from batch.errors import InputChanged, InputEmpty, InputFormatError, InputMissing, InputTooLarge
 from batch.formats import SUFFIXES, format_of, strip_suffixes
 from batch.job import Job
 from batch.period import Period
@@ -16,6 +18,8 @@ from batch.storage import ObjectInfo, normalise, storage_for
 from batch.units import format_bytes
 from batch.uri import parent
 
+LOOK_AT, KEPT = 20_000, 2_000
+"""Keys that are listed for a hint, and how many of the last of them are compared: the newest periods come last."""
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -53,33 +57,47 @@ def find_inputs(job: Job, period: Period | None) -> Inputs:
         pins, prefix, many = _from_manifest(uri), parent(uri), True
     elif uri.endswith("/") or _GLOB.search(uri):
         prefix = parent(uri[: match.start()]) if (match := _GLOB.search(uri)) else uri
-        pins, many = _from_listing(uri, prefix), True
+        pins, many = _from_listing(uri, prefix, job.input.uri), True
     else:
-        pins, prefix, many = [_pin(uri)], parent(uri), False
+        pins, prefix, many = [_pin(uri, job.input.uri)], parent(uri), False
     files = tuple(_describe(pin, prefix, job) for pin in pins)
     _check(job, files)
     return Inputs(files, many)
 
 
-def _pin(uri: str) -> ObjectInfo:
+def dropped_input(job: Job, listed: ObjectInfo) -> Inputs:
+    """A dropped object as the one input, whatever its name looks like. Raises as `find_inputs`, and `InputChanged`."""
+    pin = storage_for(listed.uri).head(listed.uri)
+    if pin is None:
+        raise InputMissing(f"{listed.uri} was deleted since it was listed")
+    if pin.etag != listed.etag:
+        raise InputChanged(f"{listed.uri} was replaced since it was listed", hint="its new version is another run")
+    files = (_describe(pin, job.watch.prefix, job),)
+    _check(job, files)
+    return Inputs(files, many=False)
+
+
+def _pin(uri: str, template: str = "") -> ObjectInfo:
     pin = storage_for(uri).head(uri)
     if pin is None:
-        raise InputMissing(f"there is no input {uri}", hint=_nearest(uri))
+        raise InputMissing(f"there is no input {uri}", hint=_nearest(uri, template or uri))
     return pin
 
 
-def _nearest(uri: str) -> str:
-    """Name the existing keys that look most like the missing one; looks at no more than 1,000."""
-    folder = parent(uri)
-    names = [info.uri for info, _ in zip(storage_for(uri).list(folder), range(1000), strict=False)]
-    near = difflib.get_close_matches(uri, names, 3, cutoff=0.6) or names[-3:]
-    return f"in {folder} there are: {', '.join(name[len(folder) :] for name in near)}" if near else f"{folder} is empty"
+def _nearest(uri: str, template: str) -> str:
+    """Name the existing keys that look most like the missing one: in its folder, else below what all periods share."""
+    for folder in dict.fromkeys((parent(uri), parent(template.partition("{")[0]))):
+        names = [info.uri for info in deque(islice(storage_for(uri).list(folder), LOOK_AT), KEPT)]
+        if names:
+            near = difflib.get_close_matches(uri, names, 3, cutoff=0.6) or names[-3:]
+            return f"in {folder} there are: {', '.join(name[len(folder) :] for name in near)}"
+    return f"{folder} is empty"
 
 
 def _from_manifest(uri: str) -> list[ObjectInfo]:
     body = storage_for(uri).get(uri)
     if body is None:
-        raise InputMissing(f"there is no manifest {uri}", hint=_nearest(uri))
+        raise InputMissing(f"there is no manifest {uri}", hint=_nearest(uri, uri))
     try:
         named = [str(entry["uri"]) for entry in json.loads(body)["files"]]
     except (ValueError, TypeError, KeyError):
@@ -91,28 +109,32 @@ def _from_manifest(uri: str) -> list[ObjectInfo]:
     return [_pin(normalise(name, parent(uri))) for name in named]
 
 
-def _from_listing(uri: str, prefix: str) -> list[ObjectInfo]:
-    pattern = _pattern(uri) if uri != prefix else None
+def _from_listing(uri: str, prefix: str, template: str) -> list[ObjectInfo]:
+    pattern = pattern_of(uri) if uri != prefix else None
     found = [
         info
         for info in storage_for(prefix).list(prefix)
-        if not _skipped(info.uri[len(prefix) :]) and (pattern is None or pattern.fullmatch(info.uri))
+        if not is_skipped(info.uri[len(prefix) :]) and (pattern is None or pattern.fullmatch(info.uri))
     ]
     if not found:
-        raise InputMissing(f"no object matches {uri}", hint="keys that end in '/' or begin with '_' or '.' are skipped")
+        hint = _nearest(uri, template) if "{" in template else ""
+        raise InputMissing(
+            f"no object matches {uri}", hint=hint or "keys that end in '/' or begin with '_' or '.' are skipped"
+        )
     return sorted(found, key=lambda info: info.uri.encode())
 
 
-def _skipped(name: str) -> bool:
+def is_skipped(name: str) -> bool:
+    """Whether a name below a prefix is not an input by convention: a folder marker, hidden, or ``_SUCCESS`` and its like."""
     return name.endswith("/") or not name or name.rsplit("/", 1)[-1][0] in "_."
 
 
-def _pattern(uri: str) -> re.Pattern[str]:
+def pattern_of(uri: str) -> re.Pattern[str]:
     """A glob as a regular expression: ``*`` stays inside a folder, ``**`` does not."""
     rules = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*|\*|\?|\[[^\]]+\])", uri)
     return re.compile(
-        "".join(rules.get(piece, piece if piece.startswith("[") else re.escape(piece)) for piece in pieces)
+        "(?s)" + "".join(rules.get(piece, piece if piece.startswith("[") else re.escape(piece)) for piece in pieces)
     )
 
 

@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batch import placeholders
-from batch.errors import InputTooLarge, OutputRefused, SchemaMismatch
+from batch.errors import InputTooLarge, SchemaMismatch
 from batch.execution.identity import FORMAT, library_versions
 from batch.execution.inputs import InputFile, Inputs
-from batch.formats import FORMATS, SUFFIXES, Column, Cut, ReadOptions, Shape, WriteOptions, format_of
+from batch.execution.outputs import checked_outputs, names_of, output_format_of
+from batch.formats import FORMATS, Column, Cut, ReadOptions, Shape, WriteOptions
 from batch.formats.compression import check_magic, spool
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
@@ -52,6 +52,8 @@ class Task:
     cut: Cut
     start: int | None
     """The proven start, or None to guess it."""
+    stored: ObjectInfo | None = None
+    """The chunk's object where an earlier attempt left one: used if all of its bytes prove right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Plan:
     outputs: tuple[str, ...]
     tasks: tuple[Task, ...]
     predict_rows: int
+    chunk_seconds: float
+    """How long one model call may take."""
     extra_columns: tuple[str, ...]
     """Columns of the input that nobody uses."""
 
@@ -103,18 +107,19 @@ def make_plan(
 
     `scratch`: a folder for decompressed copies. Raises `InputRefused` or `OutputRefused` for what can be known by now.
     """
-    read = _read_options(job, model)
-    looked = [_look(file, job, read, scratch, number) for number, file in enumerate(inputs.files)]
+    read = read_options(job, model)
+    looked = [look(file, job, read, scratch, number) for number, file in enumerate(inputs.files)]
     shapes = [shape for _, shape in looked]
     _check_decoded(job, inputs, shapes)
-    output_format, compression = _output_format(job, inputs)
-    read = _with_kept(job, read, shapes[0], inputs.format, output_format)
+    output_format, compression = output_format_of(job, inputs)
+    read = with_kept(job, read, shapes[0], inputs.format, output_format)
     for file, shape in zip(inputs.files, shapes, strict=True):
         _check_columns(file.pin.uri, shape, read)
         if inputs.format == "parquet" and shape.arrow_schema:
             _check_types(file.pin.uri, shape, read, output_format)
-    outputs = _outputs(job, period, inputs, run, output_format)
-    targets = [outputs.index(_output_of(job, period, file, run, output_format)) for file in inputs.files]
+    outputs = checked_outputs(job, period, inputs, run)
+    numbers = {name: number for number, name in enumerate(outputs)}
+    targets = [numbers[name] for name in names_of(job, period, inputs, run)]
     files = tuple(
         PlannedFile(pin, file.pin.uri, shape, target)
         for (pin, shape), file, target in zip(looked, inputs.files, targets, strict=True)
@@ -131,11 +136,13 @@ def make_plan(
         outputs=tuple(outputs),
         tasks=tuple(_tasks(files, inputs.format, job.run.chunk_bytes)),
         predict_rows=job.run.predict_rows,
+        chunk_seconds=job.run.chunk_seconds,
         extra_columns=tuple(_extra(shapes[0], read)),
     )
 
 
-def _read_options(job: Job, model: ResolvedModel) -> ReadOptions:
+def read_options(job: Job, model: ResolvedModel) -> ReadOptions:
+    """How the rows of a job are read for a model; what passes through to the output is not known yet: see `with_kept`."""
     columns = tuple(
         Column(one.name, one.type, one.required, one.minimum, one.maximum, one.categories) for one in model.signature
     )
@@ -153,7 +160,7 @@ def _read_options(job: Job, model: ResolvedModel) -> ReadOptions:
     )
 
 
-def _look(file: InputFile, job: Job, read: ReadOptions, scratch: str, number: int) -> tuple[ObjectInfo, Shape]:
+def look(file: InputFile, job: Job, read: ReadOptions, scratch: str, number: int) -> tuple[ObjectInfo, Shape]:
     """The bytes to cut (a decompressed copy where the input is compressed) and their shape."""
     source = Source(storage_for(file.pin.uri), file.pin)
     if file.pin.size_bytes == 0:
@@ -195,15 +202,7 @@ def _check_decoded(job: Job, inputs: Inputs, shapes: list[Shape]) -> None:
         )
 
 
-def _output_format(job: Job, inputs: Inputs) -> tuple[str, str]:
-    by_suffix, compression = format_of(job.output.uri)
-    chosen = job.output.format or by_suffix or inputs.format
-    if chosen == "parquet" and compression:
-        raise OutputRefused(f"{job.output.uri} asks for compressed Parquet", hint="drop the .gz or .zst suffix")
-    return chosen, compression
-
-
-def _with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, output_format: str) -> ReadOptions:
+def with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, output_format: str) -> ReadOptions:
     """The read options with the columns that pass through to the output, in its order."""
     everything = "*" in job.output.keep or not (job.output.keep or job.input.id)
     if everything and input_format == output_format == "jsonl":
@@ -214,18 +213,15 @@ def _with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, out
 
 def _check_columns(uri: str, shape: Shape, read: ReadOptions) -> None:
     """Refuse missing columns before anything is scored; a wrongly spelt one is named with its nearest neighbour."""
-    import difflib
-
     if not shape.columns and not shape.size_bytes:
         return
     wanted = [column.name for column in read.columns]
-    if shape.row_groups or shape.arrow_schema:
-        missing = [name for name in (*wanted, *read.kept) if name not in shape.columns]
-    else:
-        missing = [name for name in (*wanted, *read.kept) if name not in shape.columns and shape.columns]
+    missing = [name for name in dict.fromkeys((*wanted, *read.kept)) if name not in shape.columns]
+    if not (shape.row_groups or shape.arrow_schema or shape.columns):
+        missing = []  # no record has told its names
     if missing and shape.size_bytes:
-        near = {name: difflib.get_close_matches(name, shape.columns, 1, cutoff=0.6) for name in missing}
-        hints = [f"'{found[0]}' looks like '{name}'" for name, found in near.items() if found]
+        near = {name: _nearest(name, shape.columns) for name in missing}
+        hints = [f"'{found}' looks like '{name}'" for name, found in near.items() if found]
         raise SchemaMismatch(
             f"{uri} has no column {', '.join(repr(name) for name in missing)}; "
             f"the model and the job need {len(wanted)} and {len(read.kept)} columns, {len(shape.columns)} are there",
@@ -236,6 +232,15 @@ def _check_columns(uri: str, shape: Shape, read: ReadOptions) -> None:
             f"the kept column '{clash[0]}' of {uri} is named like an output column of the model",
             hint="leave it out of [output] keep",
         )
+
+
+def _nearest(name: str, columns: tuple[str, ...]) -> str:
+    """The column that looks most like `name`, whatever its case and blanks around it; "" where none does."""
+    import difflib
+
+    plain = {column.strip().casefold(): column for column in columns}
+    found = difflib.get_close_matches(name.strip().casefold(), plain, 1, cutoff=0.6)
+    return plain[found[0]] if found else ""
 
 
 def _check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str) -> None:
@@ -253,33 +258,6 @@ def _check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str) 
                 f"the kept column '{name}' of {uri} is nested ({stored.field(name).type}), which {output_format} cannot hold",
                 hint="write Parquet, or leave the column out of [output] keep",
             )
-
-
-def _output_of(job: Job, period: Period | None, file: InputFile, run: str, output_format: str) -> str:
-    uri = job.output.uri + ("{stem}" + SUFFIXES[output_format] if job.output.uri.endswith("/") else "")
-    return placeholders.render(uri, period=period, run_id=run, stem=file.stem)
-
-
-def _outputs(job: Job, period: Period | None, inputs: Inputs, run: str, output_format: str) -> list[str]:
-    """The output files in order. Raises `OutputRefused` where one would eat an input or another output."""
-    named = [_output_of(job, period, file, run, output_format) for file in inputs.files]
-    outputs = list(dict.fromkeys(named))
-    per_input = job.output.uri.endswith("/") or "{stem}" in job.output.uri
-    if per_input and len(outputs) < len(named):
-        double = next(uri for uri in outputs if named.count(uri) > 1)
-        raise OutputRefused(f"two inputs map to one output, {double}", hint="use {stem} so that each has its own")
-    taken = {file.pin.uri for file in inputs.files}
-    folder = placeholders.render(job.input.uri, period=period)
-    for uri in outputs:
-        if uri in taken:
-            raise OutputRefused(f"the output {uri} is also an input", hint="write somewhere else")
-        if inputs.many and folder.endswith("/") and uri.startswith(folder):
-            raise OutputRefused(f"the output {uri} lies inside the input prefix {folder}", hint="write somewhere else")
-        if job.watch.prefix and uri.startswith(job.watch.prefix):
-            raise OutputRefused(
-                f"the output {uri} lies inside the watched prefix {job.watch.prefix}", hint="write somewhere else"
-            )
-    return outputs
 
 
 def _write_options(

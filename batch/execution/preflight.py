@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from batch.errors import UsageError
-from batch.execution import publish
-from batch.execution.identity import done_uri, run_folder, run_id, subject
-from batch.execution.inputs import Inputs, find_inputs
+from batch import placeholders
+from batch.clock import Clock
+from batch.errors import InputMissing, InputRefused, UsageError
+from batch.execution import commit, records, rejects_file
+from batch.execution.about import About
+from batch.execution.identity import FORMAT, done_uri, library_versions, run_folder, run_id
+from batch.execution.inputs import Inputs, dropped_input, find_inputs
+from batch.execution.outputs import output_names
+from batch.execution.ownership import Owners
 from batch.execution.plan import Plan, make_plan
 from batch.job import Job
 from batch.models.bundle import ResolvedModel, resolve
@@ -18,17 +25,27 @@ from batch.storage import storage_for
 DELIVERED = "champion"
 """Name of the variant that `Job.model` stands for."""
 
+WAIT_POLL_SECONDS = 30.0
+"""How often to look for an input that is late."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A run that is named but not planned yet: its inputs are pinned and its model is resolved."""
 
     job: Job
-    period: Period | None
+    about: About
     inputs: Inputs
     models: dict[str, ResolvedModel]
     run_id: str
-    subject: str
+
+    @property
+    def period(self) -> Period | None:
+        return self.about.period
+
+    @property
+    def subject(self) -> str:
+        return self.about.subject
 
     @property
     def folder(self) -> str:
@@ -42,14 +59,28 @@ class Prepared:
     def model(self) -> ResolvedModel:
         return self.models[DELIVERED]
 
+    @property
+    def lease_subject(self) -> str:
+        """What the run's one lease is about: its output, or the place of all its outputs where there are several."""
+        names = output_names(self.job, self.period, self.inputs, self.run_id)
+        if len(names) == 1:
+            return names[0]
+        return placeholders.render(self.job.output.uri, period=self.period, run_id=self.run_id)
+
     def plan(self, scratch: str) -> Plan:
         """Look into the inputs and cut them; raises what can be refused by their heads."""
         return make_plan(self.job, self.period, self.inputs, self.model, self.run_id, self.folder, scratch)
+
+    def rejects_uris(self, plan: Plan) -> list[str]:
+        """The rejects file of each output."""
+        return rejects_file.rejects_uris(self.job, self.period, self.inputs, plan)
 
 
 def period_of(job: Job, period: str | None, now: datetime | None) -> Period | None:
     """The period asked for, else the last complete one; None for a job without periods."""
     unit, zone = job.schedule.period, job.schedule.timezone
+    if period == "":
+        raise UsageError("the name of the period is empty", hint="leave it out for the last complete one")
     if not unit:
         if period:
             raise UsageError(
@@ -59,36 +90,62 @@ def period_of(job: Job, period: str | None, now: datetime | None) -> Period | No
     return parse_period(period, unit, zone) if period else last_complete(now or datetime.now(UTC), unit, zone)
 
 
-def prepare(job: Job, period: Period | None, *, force: bool = False) -> Prepared:
+def prepare(job: Job, about: About, *, force: bool = False) -> Prepared:
     """Refuse what is not built, pin the inputs, resolve the model and name the run. Loads nothing heavy."""
     refuse_unbuilt(job)
-    inputs = find_inputs(job, period)
+    inputs = find_inputs(job, about.period) if about.dropped is None else dropped_input(job, about.dropped)
     models = {DELIVERED: resolve(job.model, job.root)}
-    base = run_id(job, period, inputs, models)
-    return Prepared(job, period, inputs, models, generation(job, period, base, force=force), subject(period))
+    base = run_id(job, about.period, inputs, models)
+    return Prepared(job, about, inputs, models, generation(job, about, base, force=force))
 
 
-def generation(job: Job, period: Period | None, base: str, *, force: bool) -> str:
-    """The run id with its generation: ``--force`` opens the next one, or resumes the highest if that is unfinished."""
+def wait_for_input(job: Job, period: Period | None, clock: Clock, notice: Callable[[str], None]) -> None:
+    """Look for the input until it is there, for as long as ``[input] wait`` says; what is wrong with it is told later."""
+    deadline = clock.monotonic() + job.input.wait
+    pause = min(WAIT_POLL_SECONDS, max(1.0, job.input.wait / 20))
+    while True:
+        try:
+            find_inputs(job, period)
+        except InputMissing as error:
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                raise
+            notice(f"waiting up to {left:.0f} s: {error.message}")
+            clock.wait(threading.Event(), min(pause, left))
+        except InputRefused:
+            return
+        else:
+            return
+
+
+def generation(job: Job, about: About, base: str, *, force: bool) -> str:
+    """The run id with its generation: the newest one that is done, else the highest one that was begun, else the next.
+
+    With `force` the highest one that was begun, unless that is done. The next one follows also where `clean` has closed the highest,
+    and where that was planned with other libraries: their bytes do not belong into one file. Once committed a run is only
+    published, whatever is upgraded.
+    """
     number = 1
-    while storage_for(job.root).head(_commit(job, _named(base, number + 1))) or _planned(job, _named(base, number + 1)):
+    while storage_for(job.root).head(_plan(job, _named(base, number + 1))) is not None:
         number += 1
-    current = _named(base, number)
-    if force and storage_for(job.root).head(done_uri(job, subject(period), current)):
-        return _named(base, number + 1)
-    return current
+    current, following = _named(base, number), _named(base, number + 1)
+    for each in range(number, number - 1 if force else 0, -1):
+        if storage_for(job.root).head(done_uri(job, about.subject, _named(base, each))) is not None:
+            return following if force else _named(base, each)
+    decision = commit.load_commit(run_folder(job, current))
+    if commit.is_abandoned(decision):
+        return following
+    plan = records.load(_plan(job, current)) if decision is None else None
+    made_with = plan and (plan["format"], plan["libraries"])
+    return following if made_with and made_with != (FORMAT, library_versions()) else current
 
 
 def _named(base: str, number: int) -> str:
     return base if number == 1 else f"{base}-{number}"
 
 
-def _commit(job: Job, run: str) -> str:
-    return f"{run_folder(job, run)}/commit.json"
-
-
-def _planned(job: Job, run: str) -> bool:
-    return storage_for(job.root).head(f"{run_folder(job, run)}/plan.json") is not None
+def _plan(job: Job, run: str) -> str:
+    return f"{run_folder(job, run)}/plan.json"
 
 
 def refuse_unbuilt(job: Job) -> None:
@@ -96,15 +153,17 @@ def refuse_unbuilt(job: Job) -> None:
     unbuilt = {
         "[[variants]]": bool(job.variants),
         "[input] unique_id": job.input.unique_id,
-        "[input] wait": job.input.wait > 0,
         "[monitor] capture_rows": job.monitor.capture_rows > 0,
     }
     if used := [key for key, is_used in unbuilt.items() if is_used]:
         raise UsageError(f"this version does not do {', '.join(used)} yet", hint="remove it from the job file")
 
 
-def check_outputs(job: Job, period: Period | None, plan: Plan) -> None:
+def check_outputs(prepared: Prepared, plan: Plan) -> None:
     """Refuse early to replace somebody else's file. Raises `OutputRefused`."""
-    publish.check_rejects(job, period, plan)
-    for output in plan.outputs:
-        publish.check_ownership(job, output)
+    uris = prepared.rejects_uris(plan)
+    rejects_file.check_rejects(prepared.job, plan, uris)
+    owners = Owners(prepared.job, prepared.run_id)
+    for output, rejects in zip(plan.outputs, uris, strict=True):
+        owners.check_output(output)
+        owners.check_rejects(rejects, output)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from batch.storage import ObjectInfo
+
 FORMAT = 1
 
 
@@ -76,6 +78,12 @@ def _processor() -> str:
 def now() -> str:
     """UTC, to the millisecond, as it stands in records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def named(pin: ObjectInfo) -> dict[str, Any]:
+    """An input as a receipt names it, its rows not counted yet."""
+    version = {"etag": pin.etag, "version_id": pin.version_id}
+    return {"uri": pin.uri, **version, "size_bytes": pin.size_bytes, "rows": None}
 
 
 def unstarted(job: str | None, trigger: str, error: dict[str, str]) -> dict[str, Any]:

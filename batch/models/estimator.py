@@ -136,7 +136,7 @@ def call(estimator: Any, method: str, features: Any) -> Any:
         return getattr(estimator, method)(features)
     except Exception as error:  # the model is somebody else's code; anything can come out of it
         first_line = next(iter(str(error).strip().splitlines()), "")
-        raise ModelFailed(
+        raise ModelFailed.about_rows(
             f"the model raised {type(error).__name__} on {len(features)} rows: {first_line}",
             hint=OTHER_VERSION if isinstance(error, (AttributeError, ImportError)) else OTHER_VALUES,
         ) from error

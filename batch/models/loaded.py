@@ -87,7 +87,8 @@ class LoadedModel:
                 f"the model predicts classes that are not {self.outputs.columns[0][1]}: {error}"
             ) from error
         if labels.null_count or pd.isna(values).any():
-            raise ModelFailed(f"the model predicts no class for row {int(np.argmax(pd.isna(values)))} of the batch")
+            bad = np.flatnonzero(pd.isna(values)).tolist()
+            raise ModelFailed.about_rows(f"the model predicts no class for row {bad[0]} of the batch", rows=bad)
         return labels
 
     def _regress(self, features: Any) -> pa.Array:
@@ -102,8 +103,11 @@ class LoadedModel:
         values = np.asarray(returned).astype(kind, copy=False)
         _check_length(values, features)
         if not np.isfinite(values).all():
-            bad = np.argwhere(~np.isfinite(values))[0]
-            raise ModelFailed(f"the model gave {values[tuple(bad)]} for row {bad[0]} of the batch (0-based)")
+            bad = np.argwhere(~np.isfinite(values))
+            raise ModelFailed.about_rows(
+                f"the model gave {values[tuple(bad[0])]} for row {bad[0][0]} of the batch (0-based)",
+                rows=np.unique(bad[:, 0]).tolist(),
+            )
         return values
 
     def seconds_per_row(self) -> float:

@@ -1,0 +1,5 @@
+"""``python -m batch`` is ``batch-predict``."""
+
+from batch.cli import main
+
+main()
