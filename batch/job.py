@@ -92,7 +92,9 @@ class Input(Section):
     allow_empty: bool = Field(
         False, description="An object of 0 bytes gives a valid output without rows instead of a refusal."
     )
-    unique_id: bool = Field(False, description="Reject rows whose id was seen before.")
+    unique_id: bool = Field(
+        False, description="Reject rows whose id an earlier predicted row of the run has (`duplicate_id`)."
+    )
     wait: Seconds = Field(0.0, description="How long to wait for an input that is not there yet.")
     max_bytes: Size = Field(5 * 2**30, description="Sum of all inputs as stored.")
     max_decompressed_bytes: Size = Field(50 * 2**30, description="Sum of all inputs as decoded (Parquet: Arrow bytes).")

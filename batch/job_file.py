@@ -166,6 +166,8 @@ def _cross_problems(document: Mapping[str, Any]) -> Iterator[str]:
     only_watched = not _get(document, "input.uri") and _get(document, "watch.prefix") and isinstance(output, str)
     if only_watched and not output.endswith("/") and not placeholders.names_in(output) & {"stem", "run_id"}:
         yield f"output.uri: {output!r} would be the same for every dropped file; use {{stem}} or end it with '/'"
+    if _get(document, "input.unique_id") is True and not _get(document, "input.id"):
+        yield "input.id: required, because [input] unique_id is about it"
     variants = document.get("variants")
     if isinstance(variants, list) and variants:
         yield from _variant_problems(document, [one for one in variants if isinstance(one, Mapping)])

@@ -74,8 +74,11 @@ def write_input(path: Path, rows: int) -> None:
             writer.write_table(pa.Table.from_pandas(piece, preserve_index=False))
 
 
-def register(root: str) -> None:
-    """Fit and register the model that scores the input: a logistic regression behind scaling and one-hot encoding."""
+def register(root: str, **declared: Any) -> None:
+    """Fit and register the model that scores the input: a logistic regression behind scaling and one-hot encoding.
+
+    `declared`: ``ranges`` and ``categories`` for the signature. Each call makes the next version.
+    """
     from sklearn.compose import ColumnTransformer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -90,7 +93,7 @@ def register(root: str) -> None:
         ]
     )
     pipeline = make_pipeline(encode, LogisticRegression()).fit(sample, target)
-    batch.register(pipeline, "memory", X=sample, root=root)
+    batch.register(pipeline, "memory", X=sample, root=root, **declared)
 
 
 def measure(folder: Path, root: str, source: str, *, memory: str, engine: str = "auto") -> dict[str, Any]:

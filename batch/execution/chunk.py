@@ -18,7 +18,9 @@ from batch.storage import ObjectInfo, join, storage_for
 from batch.uri import parent
 
 FORMAT = 1
-SECTIONS = ("rows", "rejects", "profile", "capture")
+SECTIONS = ("rows", "rejects", "profile", "capture", "ids")
+UNIQUE = ".unique"
+"""Ends the key of a chunk that was scored a second time, without the rows whose id was seen before."""
 _KEY = re.compile(r"([0-9]{8})\.([0-9]+)-([0-9]+)")
 
 
@@ -76,13 +78,13 @@ class ChunkRecord:
         }
 
 
-def key_of(index: int, start: int, end: int) -> str:
+def key_of(index: int, start: int, end: int, *, unique: bool = False) -> str:
     """Name a chunk object by its number and the range it covers."""
-    return f"{index:08d}.{start}-{end}"
+    return f"{index:08d}.{start}-{end}{UNIQUE if unique else ''}"
 
 
 def parse_key(uri: str) -> tuple[int, int, int] | None:
-    """(index, start, end) of a chunk object, or None for a name that is none."""
+    """(index, start, end) of a chunk object of the first pass, or None for a name that is none."""
     match = _KEY.fullmatch(uri.rsplit("/", 1)[-1])
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
 
@@ -139,7 +141,8 @@ def read_verified(info: ObjectInfo) -> ChunkRecord | None:
         hashlib.sha256(body[one.offset : one.offset + one.length]).hexdigest() == one.sha256
         for one in record.sections.values()
     )
-    return record if whole and parse_key(info.uri) == (record.index, record.start, record.end) else None
+    named = parse_key(info.uri.removesuffix(UNIQUE))
+    return record if whole and named == (record.index, record.start, record.end) else None
 
 
 def record_from_commit(folder: str, entry: Mapping[str, Any]) -> ChunkRecord:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from batch.errors import InputTooLarge, ModelFailed
 from batch.execution import chunk
 from batch.execution.chunk import ChunkRecord
 from batch.execution.engine import Engine
-from batch.execution.plan import Plan, Task
+from batch.execution.plan import Plan, Repeated, Task
 from batch.formats.text import UnprovenStart
 from batch.job import Job
 from batch.storage import ObjectInfo, join, storage_for
@@ -133,7 +133,37 @@ def score_all(
     `alive` raises when this run must not go on, and is called about once a second. Raises what a chunk raised, `ModelFailed`
     for a chunk that kills its worker, or `InputTooLarge`.
     """
-    state.waiting.extend(_with_stored(plan, plan.tasks))
+    _score(job, plan, engine, state, plan.tasks, alive, progress)
+    return state
+
+
+def score_again(
+    job: Job,
+    plan: Plan,
+    engine: Engine,
+    state: Scored,
+    repeated: Mapping[int, Repeated],
+    alive: Callable[[], None],
+    progress: Progress | None,
+) -> None:
+    """Score the chunks that hold an id a second time, without those rows; `repeated` is by chunk index. Raises as `score_all` does."""
+    tasks = []
+    for index, rows in repeated.items():
+        tasks.append(replace(plan.tasks[index], start=state.records[index].start, repeated=rows))
+        state.drop(index)
+    _score(job, plan, engine, state, tasks, alive, progress)
+
+
+def _score(
+    job: Job,
+    plan: Plan,
+    engine: Engine,
+    state: Scored,
+    tasks: Iterable[Task],
+    alive: Callable[[], None],
+    progress: Progress | None,
+) -> None:
+    state.waiting.extend(_with_stored(plan, tasks))
     started = time.monotonic()
     while state.is_open:
         alive()
@@ -147,7 +177,6 @@ def score_all(
             progress(len(state.records), len(plan.tasks), state.totals.rows_read, time.monotonic() - started)
     if state.deadly is not None:
         raise _killed(plan, state, state.deadly)
-    return state
 
 
 def _submit(engine: Engine, state: Scored) -> None:
@@ -285,6 +314,8 @@ def _with_stored(plan: Plan, tasks: Iterable[Task]) -> list[Task]:
 
 
 def _candidate(by_start: dict[int, ObjectInfo], task: Task) -> ObjectInfo | None:
+    if task.repeated is not None:  # what an earlier attempt left of it has another name, which the worker looks for
+        return None
     return next(iter(by_start.values()), None) if task.start is None else by_start.get(task.start)
 
 

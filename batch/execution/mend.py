@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.errors import InputRefused, SchemaMismatch
-from batch.execution import blame, chunk
+from batch.execution import blame
 from batch.execution.chunk import ChunkRecord, read_section
 from batch.execution.limit import Limited
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
 from batch.execution.score import Rows, output_table
+from batch.execution.unique import digests, load_ids, places_of, seen_before
 from batch.formats import FORMATS, LINE_COLUMN, ChunkReader, Cut, ReadOptions, Shape, rejects
+from batch.formats.id_text import id_texts
 from batch.storage import Source
 
 ROW, FILE = "_row", "_file"
@@ -37,18 +40,28 @@ class Place:
     """0-based in the chunk."""
 
 
-def rejected_places(commit: dict[str, Any], records: dict[int, ChunkRecord]) -> dict[tuple[str, int], Place]:
-    """(URI of the input, 1-based number of the row in it) -> place, for every row that the run rejected."""
-    found: dict[tuple[str, int], Place] = {}
+def chunk_origins(commit: dict[str, Any], records: dict[int, ChunkRecord]) -> dict[int, tuple[str, int]]:
+    """Per chunk of a run: the URI of its input, and how many rows of that stand in front of it."""
+    found: dict[int, tuple[str, int]] = {}
     for spec in commit["rejects"]:
         chunks = iter(spec["chunks"])
         for name, count in spec["inputs"]:
             before = 0
             for index in islice(chunks, count):
-                table = rejects.from_bytes(read_section(records[index], "rejects"))
-                for row in table[ROW].to_pylist() if table is not None else ():
-                    found[name, before + row + 1] = Place(index, row)
+                found[index] = name, before
                 before += records[index].rows_read
+    return found
+
+
+def rejected_places(
+    origins: dict[int, tuple[str, int]], records: dict[int, ChunkRecord]
+) -> dict[tuple[str, int], Place]:
+    """(URI of the input, 1-based number of the row in it) -> place, for every row that the run rejected."""
+    found: dict[tuple[str, int], Place] = {}
+    for index, (name, before) in origins.items():
+        table = rejects.from_bytes(read_section(records[index], "rejects"))
+        for row in table[ROW].to_pylist() if table is not None else ():
+            found[name, before + row + 1] = Place(index, row)
     return found
 
 
@@ -66,9 +79,11 @@ class Fixed:
         tables = [self._own_lines(table) for table in rows]
         self.table: pa.Table | None = pa.concat_tables(tables, promote_options="permissive") if tables else None
         count = self.table.num_rows if self.table is not None else 0
-        self._lines = [rows.place(valid) for valid in range(count)]
+        self._lines: list[int] = rows.numbers(0, count).tolist() if count else []
         """Per valid row: its 0-based number in the file."""
         self._refused = self._as_in_input(pa.concat_tables(rows.rejected)) if rows.rejected else None
+        self._repeated: dict[int, str] = {}
+        """Valid rows whose id was seen before, by number among the valid ones."""
 
     def _open(self, options: ReadOptions) -> ChunkReader:
         last = self.shape.rows if self._plan.input_format == "parquet" else self.shape.size_bytes
@@ -142,20 +157,43 @@ class Fixed:
         records = [self._own_record(record) for record in refused["_record"].to_pylist()]
         return refused.set_column(4, "_record", pa.array(records, pa.binary()))
 
-    def refuse(self, culprits: dict[int, str]) -> pa.Table:
-        """Valid rows, by number among the valid ones, that the model fails on."""
-        faults = [(self._lines[row], "", "model", message) for row, message in sorted(culprits.items())]
+    def find_repeated(self, records: dict[int, ChunkRecord], origins: dict[int, tuple[str, int]]) -> None:
+        """Find the valid rows whose id a predicted row of the run has, or a mended row in front of it. Raises `ChunkDamaged`."""
+        if self.table is None:
+            return
+        self._digests = digests(id_texts(self.table, self._plan.unique_id))
+        taken = places_of(self._digests, records.values())
+        many = len({name for name, _ in origins.values()}) > 1
+        for row in sorted(range(len(self._lines)), key=lambda row: self.places[self._lines[row]]):
+            if (key := self._digests[row].item()) == (0, 0):
+                continue
+            if (place := taken.get(key)) is None:
+                mine = self.places[self._lines[row]]
+                taken[key] = mine.chunk, mine.row
+                continue
+            name, before = origins[place[0]]
+            self._repeated[row] = seen_before(self._plan.unique_id, before + place[1] + 1, name if many else "")
+
+    def refuse(self, culprits: dict[int, str], column: str, code: str) -> pa.Table:
+        """Rejects of valid rows, by number among the valid ones, each with what is said of it."""
+        faults = [(self._lines[row], column, code, message) for row, message in sorted(culprits.items())]
         return self._as_in_input(self._reader.refused(faults))
 
-    def of_chunk(self, index: int) -> tuple[list[int], pa.Table | None]:
+    def ids(self, valid: list[int]) -> np.ndarray:
+        """The digests of the ids of valid rows; call `find_repeated` first."""
+        return self._digests[valid]
+
+    def of_chunk(self, index: int) -> tuple[list[int], list[pa.Table]]:
         """The valid rows (numbers among them, in the order of the chunk's rows) and the still refused rows of one chunk."""
         valid = [row for row, line in enumerate(self._lines) if self.places[line].chunk == index]
         valid.sort(key=lambda row: self.places[self._lines[row]])
-        refused = None
+        refused = []
         if self._refused is not None:
             mine = [self.places[line].chunk == index for line in self._refused[ROW].to_pylist()]
-            refused = self._refused.filter(pa.array(mine))
-        return valid, refused
+            refused.append(self._refused.filter(pa.array(mine)))
+        if again := {row: self._repeated[row] for row in valid if row in self._repeated}:
+            refused.append(self.refuse(again, self._plan.unique_id, "duplicate_id"))
+        return [row for row in valid if row not in self._repeated], refused
 
     def row_of(self, valid: int) -> int:
         """The row of the chunk that a valid row belongs to."""
@@ -173,7 +211,7 @@ def mended(plan: Plan, model: Limited, fixed: Fixed, record: ChunkRecord) -> tup
     rows = FORMATS[plan.output_format].splice(plan.write, read_section(record, "rows"), at, encoded)
     named = {place.row for place in fixed.places if place.chunk == record.index}
     stays = before.filter(pc.invert(pc.is_in(before[ROW], pa.array(sorted(named), pa.int64()))))
-    left = _merged(stays, [_placed(fixed, table, before.schema) for table in (refused, culprits) if table is not None])
+    left = _merged(stays, [_placed(fixed, table, before.schema) for table in (*refused, *culprits)])
     by_code: dict[str, int] = {}
     for code in left["_code"].to_pylist():
         by_code[code] = by_code.get(code, 0) + 1
@@ -188,20 +226,28 @@ def mended(plan: Plan, model: Limited, fixed: Fixed, record: ChunkRecord) -> tup
         "decoded_bytes": record.decoded_bytes,
     }
     assert record.rows_read == facts["rows_predicted"] + left.num_rows, facts
-    return facts, dict.fromkeys(chunk.SECTIONS, b"") | {"rows": rows, "rejects": rejects.to_bytes([left])}
+    ids = _ids(record, fixed, scored) if plan.unique_id else b""
+    return facts, {"rows": rows, "rejects": rejects.to_bytes([left]), "ids": ids}
 
 
-def _score(plan: Plan, model: Limited, fixed: Fixed, valid: list[int]) -> tuple[list[int], bytes, pa.Table | None]:
+def _ids(record: ChunkRecord, fixed: Fixed, scored: list[int]) -> bytes:
+    """The chunk's ``ids`` section with those of the mended rows."""
+    ids = load_ids(record).copy()
+    ids[[fixed.row_of(one) for one in scored]] = fixed.ids(scored)
+    return ids.tobytes()
+
+
+def _score(plan: Plan, model: Limited, fixed: Fixed, valid: list[int]) -> tuple[list[int], bytes, list[pa.Table]]:
     """The rows that could be scored, their encoded output, and the rejects of those that the model fails on."""
     if not valid or fixed.table is None:
-        return [], b"", None
+        return [], b"", []
     batch = fixed.table.take(pa.array(valid))
     verdict = blame.predict(model, batch)
     good = [row for row in range(len(valid)) if row not in verdict.culprits]
     encoder = FORMATS[plan.output_format].encoder(plan.write)
     encoder.add(output_table(plan, batch.take(pa.array(good, pa.int64())), verdict.outputs))
     culprits = {valid[row]: message for row, message in verdict.culprits.items()}
-    return [valid[row] for row in good], encoder.finish(), fixed.refuse(culprits) if culprits else None
+    return [valid[row] for row in good], encoder.finish(), [fixed.refuse(culprits, "", "model")] if culprits else []
 
 
 def _placed(fixed: Fixed, table: pa.Table, schema: pa.Schema) -> pa.Table:

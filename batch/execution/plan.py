@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batch.errors import InputTooLarge, SchemaMismatch
+from batch.errors import InputTooLarge
+from batch.execution.columns import check_columns, check_types, read_options, unique_id, unused, with_id, with_kept
 from batch.execution.identity import FORMAT, library_versions
 from batch.execution.inputs import InputFile, Inputs
 from batch.execution.outputs import checked_outputs, names_of, output_format_of
-from batch.formats import FORMATS, Column, Cut, ReadOptions, Shape, WriteOptions
+from batch.formats import FORMATS, Cut, ReadOptions, Shape, WriteOptions
 from batch.formats.compression import check_magic, spool
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
@@ -19,6 +20,7 @@ from batch.storage import ObjectInfo, Source, storage_for
 from batch.units import format_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
 CHUNKS_MAX = 10_000
@@ -54,6 +56,20 @@ class Task:
     """The proven start, or None to guess it."""
     stored: ObjectInfo | None = None
     """The chunk's object where an earlier attempt left one: used if all of its bytes prove right."""
+    repeated: Repeated | None = None
+    """Rows to reject because their id was seen before; such a task scores its chunk a second time, without them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeated:
+    """Rows of one chunk, ascending, whose id an earlier row of the run has. The arrays are of one length."""
+
+    rows: np.ndarray
+    """int64: numbers in the chunk, from 0."""
+    first_rows: np.ndarray
+    """int64: of the first row with that id, in its file, from 1."""
+    first_files: np.ndarray
+    """int64: index of that file in `Plan.files`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,13 @@ class Plan:
     """How long one model call may take."""
     extra_columns: tuple[str, ...]
     """Columns of the input that nobody uses."""
+    unique_id: str = ""
+    """The id column, where no two rows may have the same."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Input columns in front of the predictions. `ReadOptions.kept` holds the id besides, where the run needs it."""
+        return tuple(name for name in self.write.columns if name not in self.read.output_columns)
 
     def document(self, job: Job, inputs: Inputs, models: dict[str, ResolvedModel]) -> dict[str, Any]:
         """``plan.json``."""
@@ -112,11 +135,12 @@ def make_plan(
     shapes = [shape for _, shape in looked]
     _check_decoded(job, inputs, shapes)
     output_format, compression = output_format_of(job, inputs)
-    read = with_kept(job, read, shapes[0], inputs.format, output_format)
+    kept = with_kept(job, read, shapes[0], inputs.format, output_format)
+    read = with_id(job, kept)
     for file, shape in zip(inputs.files, shapes, strict=True):
-        _check_columns(file.pin.uri, shape, read)
+        check_columns(file.pin.uri, shape, read, job.input.id)
         if inputs.format == "parquet" and shape.arrow_schema:
-            _check_types(file.pin.uri, shape, read, output_format)
+            check_types(file.pin.uri, shape, read, output_format, unique_id(job))
     outputs = checked_outputs(job, period, inputs, run)
     numbers = {name: number for number, name in enumerate(outputs)}
     targets = [numbers[name] for name in names_of(job, period, inputs, run)]
@@ -124,7 +148,7 @@ def make_plan(
         PlannedFile(pin, file.pin.uri, shape, target)
         for (pin, shape), file, target in zip(looked, inputs.files, targets, strict=True)
     )
-    write = _write_options(job, read, model, shapes[0], output_format, compression)
+    write = _write_options(job, kept, model, shapes[0], output_format, compression)
     return Plan(
         run_id=run,
         folder=folder,
@@ -137,26 +161,8 @@ def make_plan(
         tasks=tuple(_tasks(files, inputs.format, job.run.chunk_bytes)),
         predict_rows=job.run.predict_rows,
         chunk_seconds=job.run.chunk_seconds,
-        extra_columns=tuple(_extra(shapes[0], read)),
-    )
-
-
-def read_options(job: Job, model: ResolvedModel) -> ReadOptions:
-    """How the rows of a job are read for a model; what passes through to the output is not known yet: see `with_kept`."""
-    columns = tuple(
-        Column(one.name, one.type, one.required, one.minimum, one.maximum, one.categories) for one in model.signature
-    )
-    return ReadOptions(
-        columns=columns,
-        kept=(job.input.id,) if job.input.id and not job.input.header else (),
-        delimiter=job.input.delimiter,
-        header=job.input.header,
-        null_values=job.input.null_values,
-        max_record_bytes=job.input.max_record_bytes,
-        on_null=job.checks.on_null,
-        on_range=job.checks.on_range,
-        on_category=job.checks.on_category,
-        output_columns=model.outputs.names,
+        extra_columns=tuple(unused(shapes[0], read)),
+        unique_id=unique_id(job),
     )
 
 
@@ -200,64 +206,6 @@ def _check_decoded(job: Job, inputs: Inputs, shapes: list[Shape]) -> None:
         raise InputTooLarge(
             f"{name} has {rows} rows, over the limit max_rows = {job.input.max_rows}", hint="raise [input] max_rows"
         )
-
-
-def with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, output_format: str) -> ReadOptions:
-    """The read options with the columns that pass through to the output, in its order."""
-    everything = "*" in job.output.keep or not (job.output.keep or job.input.id)
-    if everything and input_format == output_format == "jsonl":
-        return replace(read, kept=(), keep_line=True)
-    wanted = shape.columns if everything else job.output.keep or (job.input.id,)
-    return replace(read, kept=tuple(dict.fromkeys(name for name in wanted if name)))
-
-
-def _check_columns(uri: str, shape: Shape, read: ReadOptions) -> None:
-    """Refuse missing columns before anything is scored; a wrongly spelt one is named with its nearest neighbour."""
-    if not shape.columns and not shape.size_bytes:
-        return
-    wanted = [column.name for column in read.columns]
-    missing = [name for name in dict.fromkeys((*wanted, *read.kept)) if name not in shape.columns]
-    if not (shape.row_groups or shape.arrow_schema or shape.columns):
-        missing = []  # no record has told its names
-    if missing and shape.size_bytes:
-        near = {name: _nearest(name, shape.columns) for name in missing}
-        hints = [f"'{found}' looks like '{name}'" for name, found in near.items() if found]
-        raise SchemaMismatch(
-            f"{uri} has no column {', '.join(repr(name) for name in missing)}; "
-            f"the model and the job need {len(wanted)} and {len(read.kept)} columns, {len(shape.columns)} are there",
-            hint="; ".join(hints) or f"its columns are: {', '.join(shape.columns[:20])}",
-        )
-    if clash := [name for name in read.kept if name in read.output_columns]:
-        raise SchemaMismatch(
-            f"the kept column '{clash[0]}' of {uri} is named like an output column of the model",
-            hint="leave it out of [output] keep",
-        )
-
-
-def _nearest(name: str, columns: tuple[str, ...]) -> str:
-    """The column that looks most like `name`, whatever its case and blanks around it; "" where none does."""
-    import difflib
-
-    plain = {column.strip().casefold(): column for column in columns}
-    found = difflib.get_close_matches(name.strip().casefold(), plain, 1, cutoff=0.6)
-    return plain[found[0]] if found else ""
-
-
-def _check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str) -> None:
-    """Refuse Parquet types that cannot become the signature's, and nested columns that no text format can hold."""
-    import pyarrow as pa
-
-    from batch.formats.parquet_read import check_types, schema_of
-
-    check_types(shape, read, uri)
-    stored = schema_of(shape)
-    signature = {column.name for column in read.columns}
-    for name in read.kept:
-        if output_format != "parquet" and name not in signature and pa.types.is_nested(stored.field(name).type):
-            raise SchemaMismatch(
-                f"the kept column '{name}' of {uri} is nested ({stored.field(name).type}), which {output_format} cannot hold",
-                hint="write Parquet, or leave the column out of [output] keep",
-            )
 
 
 def _write_options(
@@ -308,8 +256,3 @@ def _tasks(files: tuple[PlannedFile, ...], input_format: str, chunk_bytes: int) 
         first = index == 0 or cuts[index - 1][0] != number
         tasks.append(Task(index, number, cut, cut.start if first or input_format == "parquet" else None))
     return tasks
-
-
-def _extra(shape: Shape, read: ReadOptions) -> list[str]:
-    used = {column.name for column in read.columns} | set(read.kept)
-    return [] if read.keep_line else [name for name in shape.columns if name not in used]

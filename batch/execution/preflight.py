@@ -152,7 +152,6 @@ def refuse_unbuilt(job: Job) -> None:
     """A key that would silently do nothing is an error. Raises `UsageError`."""
     unbuilt = {
         "[[variants]]": bool(job.variants),
-        "[input] unique_id": job.input.unique_id,
         "[monitor] capture_rows": job.monitor.capture_rows > 0,
     }
     if used := [key for key, is_used in unbuilt.items() if is_used]:

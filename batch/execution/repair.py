@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
-from batch.execution.chunk import ChunkDamaged, ChunkRecord
-from batch.execution.plan import Plan
+from batch.execution.chunk import UNIQUE, ChunkDamaged, ChunkRecord
+from batch.execution.commit import load_commit
+from batch.execution.plan import Plan, Repeated
 from batch.execution.preflight import Prepared
+from batch.execution.scratch import scratch_folder
+
+if TYPE_CHECKING:
+    from batch.execution.score import Context
 
 T = TypeVar("T")
 
@@ -37,6 +43,20 @@ class Repair:
     def _put_back(self, record: ChunkRecord) -> None:
         from batch.execution.score import open_context, rescore
 
-        job = self._prepared.job
-        rescore(open_context(self._plan(), self._prepared.model, job.trust.pickle_sha256), record)
+        job, plan = self._prepared.job, self._plan()
+        context = open_context(plan, self._prepared.model, job.trust.pickle_sha256)
+        repeated = self._repeated(context).get(record.index) if record.uri.endswith(UNIQUE) else None
+        rescore(context, record, repeated)
         self.done.add(record.uri)
+
+    def _repeated(self, context: Context) -> dict[int, Repeated]:
+        """Which rows have an id that was seen before: as the first pass over the chunks tells, which is put back where it is damaged."""
+        from batch.execution.score import score_chunk
+        from batch.execution.unique import find_repeated
+
+        document = load_commit(self._prepared.folder)
+        assert document is not None, "only what is committed is repaired"
+        starts = [entry["start"] for entry in document["chunks"]]
+        tasks = [replace(task, start=start) for task, start in zip(context.plan.tasks, starts, strict=True)]
+        with scratch_folder() as scratch:
+            return find_repeated(context.plan, [score_chunk(context, task) for task in tasks], scratch)

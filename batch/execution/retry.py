@@ -18,15 +18,16 @@ from batch.execution import chunk, commit, finish, history, records
 from batch.execution.about import About
 from batch.execution.attempt import Attempt
 from batch.execution.chunk import ChunkDamaged, ChunkRecord, record_from_commit
+from batch.execution.columns import read_options, unique_id, with_id, with_kept
 from batch.execution.committed import write_options_from_json
 from batch.execution.coordinate import Scored
 from batch.execution.identity import FORMAT, canonical, sha256
 from batch.execution.inputs import InputFile, Inputs
 from batch.execution.limit import Limited
 from batch.execution.memory import PeakMemory
-from batch.execution.mend import Fixed, mended, rejected_places, shape_of
+from batch.execution.mend import Fixed, chunk_origins, mended, rejected_places, shape_of
 from batch.execution.ownership import Owners
-from batch.execution.plan import Plan, look, read_options, with_kept
+from batch.execution.plan import Plan, look
 from batch.execution.preflight import DELIVERED, Prepared
 from batch.execution.process import prepare_process
 from batch.execution.receipt import Receipt
@@ -165,12 +166,14 @@ class Base:
         """What reading and encoding its rows needs; it has nothing to be cut."""
         spec, write = self.document["rejects"][0], write_options_from_json(self.document["write"])
         read = read_options(self.job, prepared.model)
-        read = with_kept(self.job, read, shape_of(spec), spec["format"], self.document["write"]["format"])
+        read = with_id(
+            self.job, with_kept(self.job, read, shape_of(spec), spec["format"], self.document["write"]["format"])
+        )
         return Plan(
             run_id=prepared.run_id, folder=prepared.folder, input_format=spec["format"],
             output_format=self.document["write"]["format"], read=read, write=write, files=(),
             outputs=tuple(self.outputs), tasks=(), predict_rows=self.job.run.predict_rows,
-            chunk_seconds=self.job.run.chunk_seconds, extra_columns=(),
+            chunk_seconds=self.job.run.chunk_seconds, extra_columns=(), unique_id=unique_id(self.job),
         )  # fmt: skip
 
 
@@ -182,10 +185,13 @@ def _decide(attempt: Attempt, base: Base, scratch: str) -> dict[str, Any]:
         loaded = bundle.load(prepared.model, pickle_sha256=base.job.trust.pickle_sha256)
     model = Limited(loaded, plan.chunk_seconds)
     try:
-        places = rejected_places(base.document, base.chunks)
+        origins = chunk_origins(base.document, base.chunks)
+        places = rejected_places(origins, base.chunks)
         pin, _ = look(base.fixed, base.job, plan.read, scratch, 0)
         with attempt.phases.phase("score"):
             fixed = Fixed(plan, Source(storage_for(pin.uri), pin, base.fixed.pin.uri), plan.read, places)
+            if plan.unique_id:
+                fixed.find_repeated(base.chunks, origins)
             staged = _stage(plan, model, fixed, base.chunks)
     except ChunkDamaged as damage:
         raise InputRefused(

@@ -154,7 +154,7 @@ def _carry_out(
     document = plan.document(job, prepared.inputs, prepared.models)
     document["rejects"] = prepared.rejects_uris(plan)
     records.create(join(prepared.folder, "plan.json"), document)
-    document = commit.load_commit(prepared.folder) or _decide(attempt, plan, progress)
+    document = commit.load_commit(prepared.folder) or _decide(attempt, plan, scratch, progress)
     if commit.is_abandoned(document):
         raise Busy(f"run {prepared.run_id} was closed by clean", hint="run again: a new generation of it starts")
     chunks = [record_from_commit(prepared.folder, entry) for entry in document["chunks"]]
@@ -164,9 +164,9 @@ def _carry_out(
     return finish.record(attempt, document, outputs, _rows_per_file(plan, chunks), memory, told)
 
 
-def _decide(attempt: Attempt, plan: Plan, progress: Progress | None) -> dict[str, Any]:
+def _decide(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None) -> dict[str, Any]:
     """Score all chunks and store the commit. From then on there is no way back, and none is needed."""
-    state = _score(attempt, plan, progress)
+    state = _score(attempt, plan, scratch, progress)
     prepared, chunks = attempt.prepared, state.ordered
     specs = rejects_file.specs(prepared.rejects_uris(plan), plan, chunks)
     allowed = finish.allowed_of(prepared.job, chunks)
@@ -185,9 +185,10 @@ def _document(plan: Plan, chunks: list[ChunkRecord], specs: list[dict[str, Any]]
     return commit.make_commit(plan, chunks) | {"write": write_options_to_json(plan), "rejects": specs}
 
 
-def _score(attempt: Attempt, plan: Plan, progress: Progress | None) -> Scored:
+def _score(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None) -> Scored:
     """Load the model and score what is not stored yet."""
     from batch.execution.engine import choose, open_engine, size
+    from batch.execution.unique import find_repeated
 
     job, model = attempt.prepared.job, attempt.prepared.model
     name = choose(job.run.engine, plan)
@@ -199,8 +200,12 @@ def _score(attempt: Attempt, plan: Plan, progress: Progress | None) -> Scored:
         open_engine(name, plan, model, loaded, sizing, job.trust.pickle_sha256) as engine,
     ):
         attempt.engine, attempt.workers = engine.name, engine.workers
-        attempt.scored = Scored()
-        return coordinate.score_all(job, plan, engine, attempt.scored, attempt.still_mine, progress)
+        attempt.scored = state = Scored()
+        coordinate.score_all(job, plan, engine, state, attempt.still_mine, progress)
+        if plan.unique_id and not state.stopped:
+            repeated = find_repeated(plan, state.ordered, scratch)
+            coordinate.score_again(job, plan, engine, state, repeated, attempt.still_mine, progress)
+        return state
 
 
 def _loaded(prepared: Prepared) -> LoadedModel:

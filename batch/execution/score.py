@@ -6,19 +6,20 @@ record, never rows.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from batch.execution import blame, chunk
 from batch.execution.limit import Limited
 from batch.execution.phases import Phases
-from batch.execution.plan import Plan, Task
-from batch.formats import FORMATS, ChunkReader, rejects
+from batch.execution.plan import Plan, Repeated, Task
+from batch.execution.unique import Ids, seen_before
+from batch.formats import FORMATS, ChunkReader, Fault, rejects
 from batch.storage import join, storage_for
 
 
@@ -51,7 +52,7 @@ def score_chunk(context: Context, task: Task) -> chunk.ChunkRecord:
     clock = Phases()
     facts, sections = score_range(context, task, clock)
     with clock.phase("store"):
-        return store(context.plan, facts, sections, clock.seconds)
+        return store(context.plan, facts, sections, clock.seconds, unique=task.repeated is not None)
 
 
 def score_range(context: Context, task: Task, clock: Phases) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -70,17 +71,18 @@ def staged(plan: Plan, task: Task) -> chunk.ChunkRecord | None:
         return chunk.read_verified(task.stored)
     if task.start is None:
         return None
-    prefix = join(plan.folder, "chunks", f"{task.index:08d}.{task.start}-")
-    found = (chunk.read_verified(info) for info in storage_for(prefix).list(prefix))
+    prefix, unique = join(plan.folder, "chunks", f"{task.index:08d}.{task.start}-"), task.repeated is not None
+    listed = (info for info in storage_for(prefix).list(prefix) if info.uri.endswith(chunk.UNIQUE) == unique)
+    found = (chunk.read_verified(info) for info in listed)
     return next((record for record in found if record is not None), None)
 
 
-def rescore(context: Context, record: chunk.ChunkRecord) -> None:
+def rescore(context: Context, record: chunk.ChunkRecord, repeated: Repeated | None) -> None:
     """Put a committed chunk that was damaged back in its place: the very bytes that the commit names.
 
-    Raises `ChunkDamaged` where scoring gives other bytes now: the model or the libraries are not what they were.
+    `repeated`: its rows whose id was seen before, for a chunk that was scored without them. Raises `ChunkDamaged` where scoring gives other bytes now: the model or the libraries are not what they were.
     """
-    task = replace(context.plan.tasks[record.index], start=record.start)
+    task = replace(context.plan.tasks[record.index], start=record.start, repeated=repeated)
     facts, sections = score_range(context, task, Phases())
     body = chunk.pack(facts, sections)
     again = chunk.record_of(record.uri, body, reused=False, phases={})
@@ -94,7 +96,8 @@ def _compute(
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     plan = context.plan
     encoder = FORMATS[plan.output_format].encoder(plan.write)
-    rows = Rows(plan, reader, clock)
+    rows = Rows(plan, reader, clock, task.repeated)
+    ids = Ids(plan.unique_id) if plan.unique_id else None
     predicted, position = 0, 0
     for batch in _batches(iter(rows), plan.predict_rows):
         with clock.phase("predict"):
@@ -102,12 +105,15 @@ def _compute(
         if verdict.culprits:
             rows.refuse({position + row: message for row, message in verdict.culprits.items()})
         scored = batch if not verdict.culprits else _without(batch, verdict.culprits)
+        if ids is not None:
+            ids.add(scored, _left(rows.numbers(position, batch.num_rows), verdict.culprits))
         with clock.phase("encode"):
             encoder.add(output_table(plan, scored, verdict.outputs))
         predicted += scored.num_rows
         position += batch.num_rows
     with clock.phase("encode"):
         body = encoder.finish()
+    rows.refuse_repeated()
     by_code: dict[str, int] = {}
     for table in rows.rejected:
         for code in table["_code"].to_pylist():
@@ -124,21 +130,28 @@ def _compute(
         "decoded_bytes": reader.decoded_bytes,
     }
     assert rows.read == predicted + rejected, facts
-    return facts, {"rows": body, "rejects": rejects.to_bytes(rows.rejected)}
+    seen = ids.section(rows.read) if ids is not None else b""
+    return facts, {"rows": body, "rejects": rejects.to_bytes(rows.rejected), "ids": seen}
 
 
 def _without(batch: pa.Table, rows: Collection[int]) -> pa.Table:
-    return batch.take(pa.array([row for row in range(batch.num_rows) if row not in rows], pa.int64()))
+    return batch.take(pa.array(_left(np.arange(batch.num_rows), rows)))
+
+
+def _left(numbers: np.ndarray, rows: Collection[int]) -> np.ndarray:
+    return np.delete(numbers, list(rows)) if rows else numbers
 
 
 class Rows:
     """The valid rows of a chunk, block by block; rejects are set aside with their row numbers in the chunk."""
 
-    def __init__(self, plan: Plan, reader: ChunkReader, clock: Phases) -> None:
-        self._plan, self._reader, self._clock = plan, reader, clock
-        self._blocks: list[tuple[int, int, pa.Table | None]] = []
-        """Per block: its first row, its first valid row, its rejects."""
-        self._valid = 0
+    def __init__(self, plan: Plan, reader: ChunkReader, clock: Phases, repeated: Repeated | None = None) -> None:
+        """`repeated`: rows that are to be rejected although they are valid."""
+        self._plan, self._reader, self._clock, self._repeated = plan, reader, clock, repeated
+        self._numbers: list[np.ndarray] = []
+        """Per block: the numbers of its valid rows in the chunk, ascending."""
+        self._refused: set[int] = set()
+        """Repeated rows that were valid."""
         self.read = 0
         self.rejected: list[pa.Table] = []
 
@@ -149,26 +162,49 @@ class Rows:
                 block = next(blocks, None)
             if block is None:
                 return
-            self._blocks.append((self.read, self._valid, block.rejects))
+            table, numbers = block.table, np.arange(self.read, self.read + block.rows_read)
             if block.rejects is not None and block.rejects.num_rows:
                 self.rejected.append(rejects.shift(block.rejects, self.read))
+                numbers = np.delete(numbers, block.rejects["_row"].to_numpy())
+            if self._repeated is not None:
+                table, numbers = self._without_repeated(table, numbers, self._repeated.rows)
             self.read += block.rows_read
-            self._valid += block.table.num_rows
-            yield _one_form(self._plan, block.table)
+            self._numbers.append(numbers)
+            yield _one_form(self._plan, table)
+
+    def _without_repeated(
+        self, table: pa.Table, numbers: np.ndarray, repeated: np.ndarray
+    ) -> tuple[pa.Table, np.ndarray]:
+        again = np.isin(numbers, repeated)
+        self._refused.update(numbers[again].tolist())
+        return table.filter(pa.array(~again)), numbers[~again]
 
     def refuse(self, culprits: dict[int, str]) -> None:
         """Reject valid rows after all, by their number among the valid ones: the model fails on them."""
-        faults = [(self.place(row), "", "model", message) for row, message in sorted(culprits.items())]
+        numbers = self.numbers(0, max(culprits) + 1)
+        self._refuse([(int(numbers[row]), "", "model", message) for row, message in sorted(culprits.items())])
+
+    def refuse_repeated(self) -> None:
+        """Reject the repeated rows, now that all blocks were read."""
+        if self._repeated is None or not self._refused:
+            return
+        column, found, files = self._plan.unique_id, self._repeated, self._plan.files
+        places = zip(found.rows.tolist(), found.first_rows.tolist(), found.first_files.tolist(), strict=True)
+        self._refuse(
+            [
+                (row, column, "duplicate_id", seen_before(column, first, files[file].name if len(files) > 1 else ""))
+                for row, first, file in places
+                if row in self._refused
+            ]
+        )
+
+    def _refuse(self, faults: list[Fault]) -> None:
         merged = pa.concat_tables([*self.rejected, self._reader.refused(faults)])
         self.rejected = [merged.sort_by("_row")]
 
-    def place(self, valid: int) -> int:
-        """The row of the chunk that is the so many-th valid one."""
-        first, before, refused = self._blocks[bisect_right(self._blocks, valid, key=lambda block: block[1]) - 1]
-        row = valid - before
-        for bad in refused["_row"].to_pylist() if refused is not None else ():
-            row += bad <= row
-        return first + row
+    def numbers(self, first: int, count: int) -> np.ndarray:
+        """The numbers in the chunk (int64) of `count` valid rows from the so many-th valid one on, of those read so far."""
+        return np.concatenate(self._numbers)[first : first + count]
 
 
 def _one_form(plan: Plan, table: pa.Table) -> pa.Table:
@@ -211,7 +247,7 @@ def output_table(plan: Plan, batch: pa.Table, outputs: pa.Table) -> pa.Table:
     """Kept columns in front of the model's."""
     from batch.formats import LINE_COLUMN
 
-    kept = batch.select(list(plan.read.kept))
+    kept = batch.select(list(plan.kept))
     if plan.read.keep_line:
         kept = kept.append_column(LINE_COLUMN, batch[LINE_COLUMN])
     for name in outputs.column_names:
@@ -219,9 +255,11 @@ def output_table(plan: Plan, batch: pa.Table, outputs: pa.Table) -> pa.Table:
     return kept
 
 
-def store(plan: Plan, facts: dict[str, Any], sections: dict[str, bytes], phases: dict[str, float]) -> chunk.ChunkRecord:
+def store(
+    plan: Plan, facts: dict[str, Any], sections: dict[str, bytes], phases: dict[str, float], *, unique: bool = False
+) -> chunk.ChunkRecord:
     """Store a chunk's one object; where a whole one stands already, that one counts: also of a model that is not deterministic."""
-    key = chunk.key_of(facts["index"], facts["start"], facts["end"])
+    key = chunk.key_of(facts["index"], facts["start"], facts["end"], unique=unique)
     uri = join(plan.folder, "chunks", key)
     body = chunk.pack(facts, sections)
     storage = storage_for(uri)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MARK = {b"json": b"1"}
 """Field metadata of a string column whose values are raw JSON tokens, strings included."""
@@ -33,3 +34,11 @@ def plain_text(table: pa.Table, names: Iterable[str]) -> pa.Table:
 
 def _text(token: str | None) -> str | None:
     return str(json.loads(token)) if token is not None and token.startswith('"') else token
+
+
+def texts_of_tokens(tokens: pa.Array) -> pa.Array:
+    """Raw JSON tokens as plain text; null for the token ``null``."""
+    tokens = pc.if_else(pc.equal(tokens, "null"), pa.scalar(None, tokens.type), tokens)
+    if not pc.any(pc.match_substring(tokens, "\\")).as_py():  # without escapes the quotes at the ends are the only ones
+        return pc.utf8_trim(tokens, '"')
+    return pa.array([_text(token) for token in tokens.to_pylist()], pa.string())
