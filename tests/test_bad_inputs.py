@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from batch.errors import BatchError, InputMissing, OutputRefused
+from batch.execution.check import check
+from batch.execution.sample import SAMPLE_BYTES
 from batch.storage import open_storage, storage_for
 from batch.storage.s3 import S3Storage
 from tests.bad_inputs import CASES, GROUPS
-from tests.bad_inputs.case import ANY_NUMBER, Benches, Ended, Reject, run
+from tests.bad_inputs.case import ANY_NUMBER, Benches, Ended, Reject, job_of, run
 from tests.bad_inputs.csv_cases import GOOD as GOOD_LINES
 from tests.bad_inputs.csv_cases import text
 from tests.bad_inputs.page import page
@@ -69,6 +71,20 @@ def seen(record: dict[str, object]) -> tuple[int, str, str]:
 
 def wanted(reject: Reject) -> tuple[int, str, str]:
     return reject.row, reject.column, reject.code
+
+
+@each_case
+def test_check_knows_it(benches: Benches, name: str) -> None:
+    """`check` looks at the first MiB: it tells of these small files what their run ends with."""
+    case, ended = CASES[name], benches.ends(name).first
+    bench = benches.bench(case, f"{name}.check")
+    found = check(job_of(bench, case))
+    assert (found["exit_code"], found["ok"]) == (case.exit_code, not case.exit_code), found["refusals"]
+    if case.exit_code == 3:
+        assert found["refusals"][0]["code"] == case.code
+    elif case.exit_code != 6 and len(case.body()) < SAMPLE_BYTES:
+        sample = found["sample"] or {"rows": 0, "rejected": 0}
+        assert (sample["rows"], sample["rejected"]) == ((ended.counts or ())[0], len(case.rejects))
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.exit_code in {0, 3, 5}])

@@ -60,6 +60,24 @@ def test_check_refuses_on_stderr(job: str) -> None:
     assert ended.stderr.startswith("error: there is no input")
 
 
+def test_check_looks_at_the_first_rows(bench: Bench) -> None:
+    """Bad rows within the budget are told; more than the budget are a refusal with its exit code, before anything is scored."""
+    bench.put("in.csv", b"customer_id,product,age,spend\n1,basic,30,0.5\n2,plus,old,0.5\n3,pro,40,0.1\n")
+    bench.job("in.csv", "out.csv", "[rejects]\nmax_rows = 1\n")
+    path = str(bench.folder / "weekly.toml")
+    within, over = call("check", path), call("check", path, "--set", "rejects.max_rows=0")
+    assert (within.exit_code, over.exit_code) == (0, 5)
+    assert within.stdout.startswith("weekly: ready to run (about 3 rows, 1 chunks, about ")
+    assert within.stdout.endswith(
+        f"1 of the first 3 rows would be rejected; row 2 of {bench.root}/in.csv: age is 'old', which is not of type long\n"
+    )
+    assert over.stderr.startswith(
+        "error: 1 of the first 3 rows would be rejected (type: 1), allowed are 0 in the whole input; row 2 of "
+    )
+    call("run", path)
+    assert call("check", path).stdout == "weekly: nothing to do, the run is done\n"
+
+
 def test_an_unknown_trigger_is_refused(job: str) -> None:
     """The receipt's trigger is one of a closed set."""
     assert call("run", job, "--trigger", "bogus").exit_code == 2

@@ -10,7 +10,7 @@ import click
 
 from batch.cli.program import Command, json_option, log_option, print_json, root_option
 from batch.cli.progress import Progress
-from batch.cli.text import estimate_line, summary
+from batch.cli.text import readiness, summary
 from batch.errors import BatchError, JobInvalid, UsageError
 from batch.execution.process import prepare_process
 
@@ -136,7 +136,7 @@ def check(
     if as_json:
         print_json(found)
     elif found["ok"]:
-        click.echo(f"{job.name}: ready to run{estimate_line(found['estimate'])}")
+        click.echo(f"{job.name}: {readiness(found)}")
     else:
         for refusal in found["refusals"]:
             click.echo(f"error: {refusal['message']}", err=True)
@@ -150,7 +150,7 @@ def _refused(error: UsageError) -> dict[str, Any]:
     refusals = [error.as_dict()]
     if isinstance(error, JobInvalid) and error.problems:
         refusals = [{**error.as_dict(), "message": problem} for problem in error.problems]
-    return {"ok": False, "refusals": refusals, "estimate": None, "exit_code": error.exit_code}
+    return {"ok": False, "refusals": refusals, "estimate": None, "sample": None, "exit_code": error.exit_code}
 
 
 @click.command()

@@ -33,20 +33,18 @@ def _codes(by_code: dict[str, int]) -> str:
     return ", ".join(f"{rows:,} {code}" for code, rows in sorted(by_code.items()))
 
 
-def estimate_line(estimate: dict[str, Any] | None) -> str:
-    """What a run would cost, as far as it is known."""
-    words = {
-        "rows": "about {:,} rows",
-        "chunks": "{:,} chunks",
-        "seconds": "about {:.0f} s",
-        "memory_bytes": "{:,} bytes of memory",
-    }
-    known = (
-        [form.format(estimate[key]) for key, form in words.items() if (estimate or {}).get(key) is not None]
-        if estimate
-        else []
+def readiness(found: dict[str, Any]) -> str:
+    """What `check` says of a run that would not be refused: its cost, and what of the first rows would be rejected."""
+    estimate, sample = found["estimate"], found["sample"]
+    if estimate is None:
+        return "nothing to do, the run is done"
+    line = (
+        f"ready to run (about {estimate['rows']:,} rows, {estimate['chunks']:,} chunks, about {estimate['seconds']:.0f} s, "
+        f"{estimate['memory_bytes']:,} bytes of memory)"
     )
-    return f" ({', '.join(known)})" if known else ""
+    if sample and sample["rejected"]:
+        line += f"\n{sample['rejected']:,} of the first {sample['rows']:,} rows would be rejected; {sample['first']}"
+    return line
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import OneHotEncoder
 import batch
 from batch.errors import BatchError
 from batch.formats import format_of
+from batch.job import Job
 from tests.run_cases import Bench, register, rows
 
 ANY_NUMBER = 1_000_000
@@ -158,15 +159,19 @@ def register_declared(root: str) -> str:
     return f"{root}/models/declared/{version.version}/"
 
 
-def run(bench: Bench, case: Case, **settings: Any) -> Ended:
-    """The real run, in this process. What is no `BatchError` comes through: it is a bug."""
+def job_of(bench: Bench, case: Case, **settings: Any) -> Job:
+    """The job over a case's input."""
     settings = {"input__uri": f"{{root}}/{case.file}", **case.settings, **settings}
     placed = {
         key: each.replace("{root}", bench.root) if isinstance(each, str) else each for key, each in settings.items()
     }
-    job = bench.job("unused", case.output, **placed)
+    return bench.job("unused", case.output, **placed)
+
+
+def run(bench: Bench, case: Case, **settings: Any) -> Ended:
+    """The real run, in this process. What is no `BatchError` comes through: it is a bug."""
     try:
-        receipt = batch.run(job).as_dict()
+        receipt = batch.run(job_of(bench, case, **settings)).as_dict()
     except BatchError as error:
         shown = [text.replace(f"{bench.root}/", "") for text in (error.message, error.hint)]
         return _ended(bench, case, error.exit_code, (error.code, *shown), error.receipt or {})
