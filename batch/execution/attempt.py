@@ -17,9 +17,11 @@ from batch.execution.identity import canonical, sha256
 from batch.execution.lease import Lease
 from batch.execution.memory import PeakMemory
 from batch.execution.phases import Phases
-from batch.execution.preflight import DELIVERED, Prepared
+from batch.execution.preflight import Prepared
 from batch.execution.receipt import FORMAT, environment, named, now
+from batch.execution.variants import DELIVERED, splits_of
 from batch.job import Job
+from batch.models.bundle import ResolvedModel
 from batch.storage.probe import enforced
 
 
@@ -44,6 +46,8 @@ class Attempt:
     repaired: int = 0
     """Committed chunks that had to be scored again."""
     rows: dict[str, int] | None = None
+    variants: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Of what was committed: see `ChunkRecord.variants`."""
     rejects: list[dict[str, Any]] = field(default_factory=list)
     phases: Phases = field(default_factory=Phases)
 
@@ -111,18 +115,7 @@ class Attempt:
             and {"name": period.name, "start": period.start.isoformat(), "end": period.end.isoformat()},
             "retry_of": self.retry_of,
             "input": [named(file.pin) for file in prepared.inputs.files],
-            "models": [
-                {
-                    "variant": DELIVERED,
-                    "mode": "split",
-                    "weight": 1.0,
-                    "uri_given": job.model,
-                    "name": prepared.model.name,
-                    "version": prepared.model.version,
-                    "sha256": prepared.model.sha256,
-                    "rows": (self.rows or {}).get("predicted", 0),
-                }
-            ],
+            "models": self._models(),
             "output": [],
             "rejects": self.rejects,
             "rows": self.rows or {"read": 0, "predicted": 0, "rejected": 0},
@@ -140,6 +133,36 @@ class Attempt:
             "environment": environment(),
             "config_sha256": _config_sha256(job),
         }
+
+    def _models(self) -> list[dict[str, Any]]:
+        """The variants, with what each of them scored."""
+        prepared, job = self.prepared, self.prepared.job
+        predicted = (self.rows or {}).get("predicted", 0)
+        given = sum(one.weight for one in splits_of(job))
+        champion = self.variants.get(DELIVERED, (predicted, ""))
+        found = [_told(DELIVERED, "split", round(max(0.0, 1.0 - given), 12), job.model, prepared.model, champion)]
+        for one in job.variants:
+            scored = self.variants.get(one.name, (0, prepared.broken.get(one.name, "")))
+            weight = one.weight if one.mode == "split" else 0.0
+            found.append(_told(one.name, one.mode, weight, one.model, prepared.models.get(one.name), scored))
+        return found
+
+
+def _told(
+    name: str, mode: str, weight: float, given: str, model: ResolvedModel | None, scored: tuple[int, str]
+) -> dict[str, Any]:
+    rows, error = scored
+    return {
+        "variant": name,
+        "mode": mode,
+        "weight": weight,
+        "uri_given": given,
+        "name": model.name if model else None,
+        "version": model.version if model else None,
+        "sha256": model.sha256 if model else None,
+        "rows": rows,
+        **({"error": error} if error else {}),
+    }
 
 
 def _iso(seconds: float) -> str:

@@ -61,6 +61,8 @@ class ChunkRecord:
     decoded_bytes: int
     by_code: dict[str, int]
     sections: dict[str, Section]
+    variants: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Per variant: rows that it scored, and what a shadow said first of those that it could not. Empty without variants."""
     reused: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds per phase; empty for a reused chunk."""
@@ -74,6 +76,7 @@ class ChunkRecord:
             "size_bytes": self.size_bytes,
             "rows": {"read": self.rows_read, "predicted": self.rows_predicted, "rejected": self.rows_rejected},
             "by_code": self.by_code,
+            **({"variants": self.variants} if self.variants else {}),
             "sections": {name: [one.offset, one.length, one.sha256] for name, one in self.sections.items()},
         }
 
@@ -90,16 +93,17 @@ def parse_key(uri: str) -> tuple[int, int, int] | None:
 
 
 def pack(facts: Mapping[str, Any], sections: Mapping[str, bytes]) -> bytes:
-    """The object's bytes: the header line, then the sections in the order of `SECTIONS`."""
+    """The object's bytes: the header line, then the sections in the order of `SECTIONS`, then those of shadows."""
     table = {}
     offset = 0
-    for name in SECTIONS:
+    names = (*SECTIONS, *sorted(set(sections) - set(SECTIONS)))
+    for name in names:
         body = sections.get(name, b"")
         table[name] = [offset, len(body), hashlib.sha256(body).hexdigest()]
         offset += len(body)
     head = json.dumps({"format": FORMAT, **facts, "sections": table}, sort_keys=True).encode()
     seal = hashlib.sha256(head).hexdigest().encode()
-    return b"".join([head, b" ", seal, b"\n", *(sections.get(name, b"") for name in SECTIONS)])
+    return b"".join([head, b" ", seal, b"\n", *(sections.get(name, b"") for name in names)])
 
 
 def record_of(uri: str, body: bytes, *, reused: bool, phases: dict[str, float]) -> ChunkRecord:
@@ -122,9 +126,14 @@ def record_of(uri: str, body: bytes, *, reused: bool, phases: dict[str, float]) 
         decoded_bytes=facts["decoded_bytes"],
         by_code=facts["by_code"],
         sections={name: Section(base + one[0], one[1], one[2]) for name, one in facts["sections"].items()},
+        variants=_variants(facts),
         reused=reused,
         phases=phases,
     )
+
+
+def _variants(document: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (int(rows), str(said)) for name, (rows, said) in document.get("variants", {}).items()}
 
 
 def read_verified(info: ObjectInfo) -> ChunkRecord | None:
@@ -164,6 +173,7 @@ def record_from_commit(folder: str, entry: Mapping[str, Any]) -> ChunkRecord:
         decoded_bytes=0,
         by_code=entry["by_code"],
         sections={name: Section(*one) for name, one in entry["sections"].items()},
+        variants=_variants(entry),
         reused=True,
     )
 

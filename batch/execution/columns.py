@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from batch.errors import SchemaMismatch
-from batch.formats import Column, ReadOptions, Shape
+from batch.execution.variants import DELIVERED, delivered_columns, make_splits, split_columns
+from batch.formats import ReadOptions, Shape
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
 
 
-def read_options(job: Job, model: ResolvedModel) -> ReadOptions:
-    """How the rows of a job are read for a model; what passes through to the output is not known yet: see `with_kept`."""
-    columns = tuple(
-        Column(one.name, one.type, one.required, one.minimum, one.maximum, one.categories) for one in model.signature
-    )
+def read_options(job: Job, models: Mapping[str, ResolvedModel]) -> ReadOptions:
+    """How the rows of a job are read for its models; what passes through to the output is not known yet: see `with_kept`."""
+    splits = make_splits(job, models)
     return ReadOptions(
-        columns=columns,
+        columns=delivered_columns(models, splits),
         kept=(job.input.id,) if job.input.id and not job.input.header else (),
         delimiter=job.input.delimiter,
         header=job.input.header,
@@ -25,7 +25,7 @@ def read_options(job: Job, model: ResolvedModel) -> ReadOptions:
         on_null=job.checks.on_null,
         on_range=job.checks.on_range,
         on_category=job.checks.on_category,
-        output_columns=model.outputs.names,
+        output_columns=(*models[DELIVERED].outputs.names, *(name for name, _ in split_columns(splits))),
     )
 
 
@@ -38,21 +38,18 @@ def with_kept(job: Job, read: ReadOptions, shape: Shape, input_format: str, outp
     return replace(read, kept=tuple(dict.fromkeys(name for name in wanted if name)))
 
 
-def unique_id(job: Job) -> str:
-    """The column in which a value may stand only once; "" for a job that does not ask."""
-    return job.input.id if job.input.unique_id else ""
+def with_others(read: ReadOptions, names: Iterable[str]) -> ReadOptions:
+    """The read options with columns that somebody needs although they are neither the delivering models' nor kept."""
+    signature = {column.name for column in read.columns}
+    more = [name for name in dict.fromkeys(names) if name and name not in signature and name not in read.kept]
+    return replace(read, kept=(*read.kept, *more))
 
 
-def with_id(job: Job, read: ReadOptions) -> ReadOptions:
-    """The read options with the id among the columns that are read, where the run needs it and the output does not."""
-    needed = unique_id(job)
-    if not needed or needed in read.kept:
-        return read
-    return replace(read, kept=(*read.kept, needed))
+def check_columns(uri: str, shape: Shape, read: ReadOptions, kept: Sequence[str], id_column: str) -> None:
+    """Refuse missing columns before anything is scored; a wrongly spelt one is named with its nearest neighbour.
 
-
-def check_columns(uri: str, shape: Shape, read: ReadOptions, id_column: str) -> None:
-    """Refuse missing columns before anything is scored; a wrongly spelt one is named with its nearest neighbour."""
+    `kept`: the columns of `read` that pass through to the output.
+    """
     if not shape.columns and not shape.size_bytes:
         return
     wanted = [column.name for column in read.columns]
@@ -68,7 +65,7 @@ def check_columns(uri: str, shape: Shape, read: ReadOptions, id_column: str) -> 
             f"the model and the job need {len(wanted)} and {len(passed)} columns, {len(shape.columns)} are there",
             hint="; ".join(hints) or f"its columns are: {', '.join(shape.columns[:20])}",
         )
-    if clash := [name for name in read.kept if name in read.output_columns]:
+    if clash := [name for name in kept if name in read.output_columns]:
         raise SchemaMismatch(
             f"the kept column '{clash[0]}' of {uri} is named like an output column of the model",
             hint="leave it out of [output] keep",
@@ -84,7 +81,9 @@ def _nearest(name: str, columns: tuple[str, ...]) -> str:
     return plain[found[0]] if found else ""
 
 
-def check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str, id_column: str) -> None:
+def check_types(
+    uri: str, shape: Shape, read: ReadOptions, kept: Sequence[str], output_format: str, id_column: str
+) -> None:
     """Refuse Parquet types that cannot become the signature's, and nested columns that no text format can hold."""
     import pyarrow as pa
 
@@ -98,7 +97,7 @@ def check_types(uri: str, shape: Shape, read: ReadOptions, output_format: str, i
             hint="name a column of texts or numbers in [input] id",
         )
     signature = {column.name for column in read.columns}
-    for name in read.kept:
+    for name in kept:
         if output_format != "parquet" and name not in signature and pa.types.is_nested(stored.field(name).type):
             raise SchemaMismatch(
                 f"the kept column '{name}' of {uri} is nested ({stored.field(name).type}), which {output_format} cannot hold",

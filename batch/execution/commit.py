@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from batch.execution import records
 from batch.execution.chunk import ChunkRecord
 from batch.execution.identity import FORMAT
 from batch.execution.plan import Plan
+from batch.formats import WriteOptions
 from batch.storage import join, storage_for
 
 CLEANED = "cleaned.json"
@@ -37,12 +39,39 @@ def make_commit(plan: Plan, chunks: list[ChunkRecord]) -> dict[str, Any]:
         "run_id": plan.run_id,
         "chunks": [record.as_dict() for record in chunks],
         "outputs": outputs,
+        **({"shadows": [*_shadows(plan, chunks)]} if plan.shadows else {}),
         "rows": {
             "read": sum(record.rows_read for record in chunks),
             "predicted": sum(record.rows_predicted for record in chunks),
             "rejected": sum(record.rows_rejected for record in chunks),
         },
     }
+
+
+def _shadows(plan: Plan, chunks: list[ChunkRecord]) -> Iterator[dict[str, Any]]:
+    """What the files of the shadows follow from; each stands beside an output and has its rows."""
+    for shadow in plan.shadows:
+        for uri, mine in zip(shadow.outputs, by_output(plan, chunks), strict=True):
+            yield {
+                "uri": uri,
+                "variant": shadow.name,
+                "section": shadow.section,
+                "chunks": [record.index for record in mine],
+                "chunks_sha256": chunks_sha256(mine, shadow.section),
+                "rows": sum(record.rows_predicted for record in mine),
+                "columns": list(shadow.write.columns),
+                "write": write_options_to_json(shadow.write, plan.output_format),
+            }
+
+
+def variants_of(chunks: Iterable[ChunkRecord]) -> dict[str, tuple[int, str]]:
+    """Per variant: rows that it scored in all chunks, and what a shadow said first of those that it could not."""
+    found: dict[str, tuple[int, str]] = {}
+    for record in chunks:
+        for name, (rows, said) in record.variants.items():
+            before = found.get(name, (0, ""))
+            found[name] = before[0] + rows, before[1] or said
+    return found
 
 
 def by_output(plan: Plan, chunks: list[ChunkRecord]) -> list[list[ChunkRecord]]:
@@ -74,9 +103,34 @@ def check_chain(plan: Plan, chunks: list[ChunkRecord]) -> None:
                 )
 
 
-def chunks_sha256(chunks: list[ChunkRecord]) -> str:
-    """One digest of an output's content: over the ordered digests of its ``rows`` sections."""
-    return hashlib.sha256("\n".join(record.sections["rows"].sha256 for record in chunks).encode()).hexdigest()
+def chunks_sha256(chunks: list[ChunkRecord], section: str = "rows") -> str:
+    """One digest of a file's content: over the ordered digests of its sections."""
+    return hashlib.sha256("\n".join(record.sections[section].sha256 for record in chunks).encode()).hexdigest()
+
+
+def write_options_to_json(write: WriteOptions, output_format: str) -> dict[str, Any]:
+    """What publishing needs to know of a file's format; part of the commit."""
+    return {
+        "format": output_format,
+        "columns": list(write.columns),
+        "delimiter": write.delimiter,
+        "compression": write.compression,
+        "excel_safe": write.excel_safe,
+        "arrow_schema": write.arrow_schema.hex(),
+        "splice": write.splice,
+    }
+
+
+def write_options_from_json(document: Mapping[str, Any]) -> WriteOptions:
+    """The inverse of `write_options_to_json`."""
+    return WriteOptions(
+        columns=tuple(document["columns"]),
+        delimiter=document["delimiter"],
+        compression=document["compression"],
+        excel_safe=document["excel_safe"],
+        arrow_schema=bytes.fromhex(document["arrow_schema"]),
+        splice=document["splice"],
+    )
 
 
 def store_commit(folder: str, document: dict[str, Any]) -> dict[str, Any]:

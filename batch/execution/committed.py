@@ -7,9 +7,8 @@ from typing import Any
 
 from batch.errors import OutputRefused, StorageUnavailable
 from batch.execution.chunk import ChunkRecord, read_section, record_from_commit
-from batch.execution.commit import load_commit
-from batch.execution.plan import Plan
-from batch.formats import FORMATS, WriteOptions
+from batch.execution.commit import load_commit, write_options_from_json
+from batch.formats import FORMATS
 
 COMMIT_KEY = "commit"
 """Name of the user metadata that ties a published object to its commit: ``<run_id>:<chunks_sha256>``."""
@@ -43,13 +42,15 @@ class Committed:
         self.write: dict[str, Any] = document["write"]
         self.records = {one.index: one for one in (record_from_commit(folder, each) for each in document["chunks"])}
         pairs = zip(document["outputs"], document["rejects"], strict=True)
-        self.outputs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-            one["uri"]: (one, beside) for one, beside in pairs
+        self.outputs: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+            **{one["uri"]: (one, beside) for one, beside in pairs},
+            **{one["uri"]: (one, None) for one in document.get("shadows", ())},
         }
+        """Specs of all files with predictions by URI, each with that of its rejects file; a shadow's has none."""
 
 
 class Files:
-    """What one run's commit says of one output and of its rejects file."""
+    """What one run's commit says of one file with predictions, and of its rejects file where it has one."""
 
     def __init__(self, commit: Committed, output: str) -> None:
         if output not in commit.outputs:
@@ -58,12 +59,14 @@ class Files:
         self.output = output
         self.chunks: list[int] = spec["chunks"]
         self.records: dict[int, ChunkRecord] = commit.records
-        self._format = FORMATS[commit.write["format"]]
-        self._options = write_options_from_json(commit.write)
+        self._section: str = spec.get("section", "rows")
+        write = spec.get("write", commit.write)
+        self._format = FORMATS[write["format"]]
+        self._options = write_options_from_json(write)
 
     def bytes(self) -> Iterator[bytes]:
         """The output file, from the commit and the staged chunks alone. Raises `ChunkDamaged`."""
-        sections = (read_section(self.records[index], "rows") for index in self.chunks)
+        sections = (read_section(self.records[index], self._section) for index in self.chunks)
         yield from self._format.assemble(self._options, sections)
 
     @property
@@ -71,31 +74,5 @@ class Files:
         """The output's size where the commit tells it (the text formats are concatenations), else -1."""
         if self._format.name == "parquet":
             return -1
-        lengths = (self.records[index].sections["rows"].length for index in self.chunks)
+        lengths = (self.records[index].sections[self._section].length for index in self.chunks)
         return len(self._format.header(self._options)) + sum(lengths)
-
-
-def write_options_to_json(plan: Plan) -> dict[str, Any]:
-    """What publishing needs to know of the output's format; part of the commit."""
-    write = plan.write
-    return {
-        "format": plan.output_format,
-        "columns": list(write.columns),
-        "delimiter": write.delimiter,
-        "compression": write.compression,
-        "excel_safe": write.excel_safe,
-        "arrow_schema": write.arrow_schema.hex(),
-        "splice": write.splice,
-    }
-
-
-def write_options_from_json(document: dict[str, Any]) -> WriteOptions:
-    """The inverse of `write_options_to_json`."""
-    return WriteOptions(
-        columns=tuple(document["columns"]),
-        delimiter=document["delimiter"],
-        compression=document["compression"],
-        excel_safe=document["excel_safe"],
-        arrow_schema=bytes.fromhex(document["arrow_schema"]),
-        splice=document["splice"],
-    )

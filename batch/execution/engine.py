@@ -6,18 +6,18 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from threading import Semaphore
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch.errors import BatchError, MemoryExceeded, UsageError
 from batch.execution.chunk import ChunkRecord
-from batch.execution.limit import Limited
+from batch.execution.loading import Loaded, limited
 from batch.execution.plan import Plan, Task
 from batch.execution.process import prepare_process
 from batch.execution.score import Context, open_context, score_chunk
@@ -25,8 +25,8 @@ from batch.job import Job
 from batch.models.bundle import ResolvedModel
 from batch.units import format_bytes
 
-if TYPE_CHECKING:
-    from batch.models.loaded import LoadedModel
+Resolved = Mapping[str, ResolvedModel]
+"""By variant."""
 
 BASE_BYTES = 300 << 20
 """Of one process with the libraries and a small model loaded, before any chunk."""
@@ -140,10 +140,10 @@ def chunk_bytes_of(plan: Plan) -> int:
 
 
 def open_engine(
-    name: str, plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
+    name: str, plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]
 ) -> Engine:
     """The engine called `name`, ready for work."""
-    return ENGINES[name](plan, resolved, model, sizing, pickles)
+    return ENGINES[name](plan, resolved, loaded, sizing, pickles)
 
 
 def choose(name: str, plan: Plan) -> str:
@@ -155,19 +155,15 @@ def choose(name: str, plan: Plan) -> str:
     return name
 
 
-def _inline(
-    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
-) -> Engine:
-    context = Context(plan, Limited(model, plan.chunk_seconds))
+def _inline(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+    context = Context(plan, limited(plan, loaded))
     return Engine("inline", None, lambda task: score_chunk(context, task), sizing)
 
 
-def _threads(
-    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
-) -> Engine:
+def _threads(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     """More threads than cores, a gate for the cores: some wait for storage while the others compute."""
     gate = Semaphore(sizing.workers)
-    context = Context(plan, Limited(model, plan.chunk_seconds, _one_thread_each), lambda: gate)
+    context = Context(plan, limited(plan, loaded, _one_thread_each), lambda: gate)
 
     def pool() -> Executor:
         return ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score")
@@ -175,9 +171,7 @@ def _threads(
     return Engine("threads", pool, lambda task: score_chunk(context, task), sizing)
 
 
-def _processes(
-    plan: Plan, resolved: ResolvedModel, model: LoadedModel, sizing: Sizing, pickles: Collection[str]
-) -> Engine:
+def _processes(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     """Fresh processes (never a fork: clients and thread pools do not survive one), each with its own model and client."""
 
     def pool() -> Executor:
@@ -201,7 +195,7 @@ def _one_thread_each() -> None:
 _worker: list[Any] = []
 
 
-def _start_worker(plan: Plan, resolved: ResolvedModel, pickles: Collection[str], coordinator: int) -> None:
+def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coordinator: int) -> None:
     threading.Thread(target=_end_with, args=(coordinator,), name="coordinator", daemon=True).start()
     prepare_process()
     signal.signal(

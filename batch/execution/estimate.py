@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from batch.execution.engine import choose, size
+from batch.execution.loading import Loaded, load_models, shadow_names
 from batch.execution.plan import Plan
 from batch.execution.preflight import Prepared
+from batch.execution.variants import DELIVERED
 
 BYTES_PER_SECOND = 40e6
 """Decoding, encoding and storing on one core: an order of magnitude, not a promise."""
@@ -15,14 +17,12 @@ START_SECONDS = 1.5
 
 def estimate(prepared: Prepared, plan: Plan) -> dict[str, Any]:
     """``{"rows", "chunks", "seconds", "memory_bytes"}``. Raises `ModelRefused` or `MemoryExceeded` as the run would."""
-    from batch.models.bundle import load
-
-    job = prepared.job
-    sizing = size(job, plan, choose(job.run.engine, plan), prepared.model.size_bytes)
-    model = load(prepared.model, pickle_sha256=job.trust.pickle_sha256)
+    job, models = prepared.job, prepared.models
+    sizing = size(job, plan, choose(job.run.engine, plan), sum(model.size_bytes for model in models.values()))
+    loaded = load_models(models, shadow_names(plan), job.trust.pickle_sha256)
     rows = sum(_rows(file.shape) for file in plan.files)
     decoded = sum(file.shape.decoded_bytes or file.shape.size_bytes for file in plan.files)
-    seconds = START_SECONDS + (decoded / BYTES_PER_SECOND + rows * model.seconds_per_row()) / sizing.workers
+    seconds = START_SECONDS + (decoded / BYTES_PER_SECOND + rows * _seconds_per_row(plan, loaded)) / sizing.workers
     return {"rows": rows, "chunks": len(plan.tasks), "seconds": round(seconds, 1), "memory_bytes": sizing.memory_bytes}
 
 
@@ -30,3 +30,10 @@ def _rows(shape: Any) -> int:
     if shape.rows is not None:
         return int(shape.rows)
     return round((shape.size_bytes - shape.data_start) / shape.sample_record_bytes) if shape.sample_record_bytes else 0
+
+
+def _seconds_per_row(plan: Plan, loaded: Loaded) -> float:
+    """Of all model calls that a delivered row costs."""
+    weights = {split.name: split.weight for split in plan.splits} or {DELIVERED: 1.0}
+    weights |= dict.fromkeys(shadow_names(plan), 1.0)
+    return sum(weights[name] * model.seconds_per_row() for name, model in loaded.items() if not isinstance(model, str))

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 from batch.errors import BatchError, Interrupted, RejectBudgetExceeded
 from batch.execution import records, register, rejects_file
 from batch.execution.attempt import Attempt
-from batch.execution.chunk import ChunkRecord
-from batch.execution.commit import UNPUBLISHED
+from batch.execution.chunk import ChunkRecord, record_from_commit
+from batch.execution.commit import UNPUBLISHED, variants_of
 from batch.execution.coordinate import budget_of
 from batch.execution.memory import PeakMemory
 from batch.execution.ownership import OVER_BUDGET
@@ -121,10 +121,14 @@ def _reject_entry(spec: dict[str, Any], output: str, written: Written, complete:
 def publish_outputs(attempt: Attempt, document: dict[str, Any], around: Around) -> list[dict[str, Any]]:
     """Publish what a commit stands for; the outputs as the receipt tells of them."""
     attempt.rows = document["rows"]
+    attempt.variants = variants_of(record_from_commit(attempt.prepared.folder, one) for one in document["chunks"])
     with attempt.phases.phase("publish"):
         attempt.still_mine()
         pairs = zip(document["outputs"], document["rejects"], strict=True)
-        return [_output(attempt, spec, rejects, around) for spec, rejects in pairs]
+        return [
+            *(_output(attempt, spec, rejects, around) for spec, rejects in pairs),
+            *(_shadow(attempt, spec, around) for spec in document.get("shadows", ())),
+        ]
 
 
 def _output(attempt: Attempt, spec: dict[str, Any], rejects: dict[str, Any], around: Around) -> dict[str, Any]:
@@ -132,8 +136,17 @@ def _output(attempt: Attempt, spec: dict[str, Any], rejects: dict[str, Any], aro
     done = publish_output(attempt, spec["uri"], spec["chunks_sha256"], around)
     if done.rejects is not None:
         attempt.rejects.append(_reject_entry(rejects, spec["uri"], done.rejects, complete=True))
-    told = {key: spec[key] for key in ("chunks_sha256", "rows", "columns")}
-    return done.output.as_dict() | {"role": "predictions"} | told
+    return done.output.as_dict() | {"role": "predictions"} | _told(spec)
+
+
+def _shadow(attempt: Attempt, spec: dict[str, Any], around: Around) -> dict[str, Any]:
+    """Publish a shadow's file beside an output; its entry in the receipt."""
+    done = publish_output(attempt, spec["uri"], spec["chunks_sha256"], around)
+    return done.output.as_dict() | {"role": "shadow", "variant": spec["variant"]} | _told(spec)
+
+
+def _told(spec: dict[str, Any]) -> dict[str, Any]:
+    return {key: spec[key] for key in ("chunks_sha256", "rows", "columns")}
 
 
 def publish_output(attempt: Attempt, uri: str, digest: str, around: Around) -> Published:

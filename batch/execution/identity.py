@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from batch import placeholders
 from batch.execution.inputs import Inputs
+from batch.execution.variants import DELIVERED
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
 from batch.period import Period
@@ -38,7 +40,7 @@ def sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def run_id(job: Job, period: Period | None, inputs: Inputs, models: dict[str, ResolvedModel]) -> str:
+def run_id(job: Job, period: Period | None, inputs: Inputs, models: Mapping[str, ResolvedModel]) -> str:
     """The first 16 hex digits of the hash that names this computation."""
     document = {
         "format": FORMAT,
@@ -47,7 +49,7 @@ def run_id(job: Job, period: Period | None, inputs: Inputs, models: dict[str, Re
         "inputs": [
             _version(file.pin.uri, file.pin.version_id, file.pin.etag, file.pin.size_bytes) for file in inputs.files
         ],
-        "variants": [{"name": name, "sha256": model.sha256} for name, model in models.items()],
+        "variants": [{"name": DELIVERED, "sha256": models[DELIVERED].sha256}, *_variants(job, models)],
         "salt": job.salt or job.name,
         "input": {key: getattr(job.input, key) for key in _INPUT_KEYS} | {"uri": _rendered(job.input.uri, period)},
         "output": {key: getattr(job.output, key) for key in _OUTPUT_KEYS} | {"uri": _rendered(job.output.uri, period)},
@@ -56,6 +58,19 @@ def run_id(job: Job, period: Period | None, inputs: Inputs, models: dict[str, Re
         "run": {key: getattr(job.run, key) for key in _RUN_KEYS},
     }
     return sha256(canonical(document))[:16]
+
+
+def _variants(job: Job, models: Mapping[str, ResolvedModel]) -> list[dict[str, Any]]:
+    """A shadow whose model cannot be found is another computation than one that can."""
+    return [
+        {
+            "name": one.name,
+            "mode": one.mode,
+            "weight": one.weight,
+            "sha256": models[one.name].sha256 if one.name in models else None,
+        }
+        for one in job.variants
+    ]
 
 
 def _rendered(uri: str, period: Period | None) -> str:

@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.errors import InputRefused, SchemaMismatch
-from batch.execution import blame
 from batch.execution.chunk import ChunkRecord, read_section
-from batch.execution.limit import Limited
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
-from batch.execution.score import Rows, output_table
+from batch.execution.route import Models, deliver
+from batch.execution.score import Rows
+from batch.execution.streams import Streams
 from batch.execution.unique import digests, load_ids, places_of, seen_before
 from batch.formats import FORMATS, LINE_COLUMN, ChunkReader, Cut, ReadOptions, Shape, rejects
 from batch.formats.id_text import id_texts
@@ -200,15 +200,16 @@ class Fixed:
         return self.places[self._lines[valid]].row
 
 
-def mended(plan: Plan, model: Limited, fixed: Fixed, record: ChunkRecord) -> tuple[dict[str, Any], dict[str, bytes]]:
+def mended(plan: Plan, models: Models, fixed: Fixed, record: ChunkRecord) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Facts and sections of a chunk with the mended rows in it."""
     before = rejects.from_bytes(read_section(record, "rejects"))
     assert before is not None, "a chunk without rejects has nothing to be mended"
     valid, refused = fixed.of_chunk(record.index)
-    scored, encoded, culprits = _score(plan, model, fixed, valid)
+    streams = Streams(plan, models, Phases())
+    scored, culprits = _score(plan, models, fixed, valid, streams)
     gone = sorted(before[ROW].to_pylist())
     at = [row - bisect_left(gone, row) for row in (fixed.row_of(one) for one in scored)]
-    rows = FORMATS[plan.output_format].splice(plan.write, read_section(record, "rows"), at, encoded)
+    sections = _spliced(plan, record, at, streams.sections())
     named = {place.row for place in fixed.places if place.chunk == record.index}
     stays = before.filter(pc.invert(pc.is_in(before[ROW], pa.array(sorted(named), pa.int64()))))
     left = _merged(stays, [_placed(fixed, table, before.schema) for table in (*refused, *culprits)])
@@ -223,11 +224,23 @@ def mended(plan: Plan, model: Limited, fixed: Fixed, record: ChunkRecord) -> tup
         "rows_predicted": record.rows_predicted + len(scored),
         "rows_rejected": left.num_rows,
         "by_code": by_code,
+        "variants": _summed(record.variants, streams.facts()),
         "decoded_bytes": record.decoded_bytes,
     }
     assert record.rows_read == facts["rows_predicted"] + left.num_rows, facts
     ids = _ids(record, fixed, scored) if plan.unique_id else b""
-    return facts, {"rows": rows, "rejects": rejects.to_bytes([left]), "ids": ids}
+    return facts, sections | {"rejects": rejects.to_bytes([left]), "ids": ids}
+
+
+def _spliced(plan: Plan, record: ChunkRecord, at: list[int], new: dict[str, bytes]) -> dict[str, bytes]:
+    """The chunk's sections with predictions, with the new rows at their places."""
+    splice = FORMATS[plan.output_format].splice
+    writes = {"rows": plan.write, **{one.section: one.write for one in plan.shadows}}
+    return {name: splice(write, read_section(record, name), at, new[name]) for name, write in writes.items()}
+
+
+def _summed(before: dict[str, tuple[int, str]], new: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    return {name: (before[name][0] + rows, before[name][1] or said) for name, (rows, said) in new.items()}
 
 
 def _ids(record: ChunkRecord, fixed: Fixed, scored: list[int]) -> bytes:
@@ -237,17 +250,18 @@ def _ids(record: ChunkRecord, fixed: Fixed, scored: list[int]) -> bytes:
     return ids.tobytes()
 
 
-def _score(plan: Plan, model: Limited, fixed: Fixed, valid: list[int]) -> tuple[list[int], bytes, list[pa.Table]]:
-    """The rows that could be scored, their encoded output, and the rejects of those that the model fails on."""
+def _score(
+    plan: Plan, models: Models, fixed: Fixed, valid: list[int], streams: Streams
+) -> tuple[list[int], list[pa.Table]]:
+    """The rows that could be scored, which go into the streams, and the rejects of those that a model fails on."""
     if not valid or fixed.table is None:
-        return [], b"", []
+        return [], []
     batch = fixed.table.take(pa.array(valid))
-    verdict = blame.predict(model, batch)
-    good = [row for row in range(len(valid)) if row not in verdict.culprits]
-    encoder = FORMATS[plan.output_format].encoder(plan.write)
-    encoder.add(output_table(plan, batch.take(pa.array(good, pa.int64())), verdict.outputs))
-    culprits = {valid[row]: message for row, message in verdict.culprits.items()}
-    return [valid[row] for row in good], encoder.finish(), [fixed.refuse(culprits, "", "model")] if culprits else []
+    delivered = deliver(plan, models, batch)
+    good = [row for row in range(len(valid)) if row not in delivered.culprits]
+    streams.add(batch.take(pa.array(good, pa.int64())), delivered)
+    culprits = {valid[row]: message for row, message in delivered.culprits.items()}
+    return [valid[row] for row in good], [fixed.refuse(culprits, "", "model")] if culprits else []
 
 
 def _placed(fixed: Fixed, table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batch.errors import InputTooLarge
-from batch.execution.columns import check_columns, check_types, read_options, unique_id, unused, with_id, with_kept
+from batch.execution.columns import read_options, unused
 from batch.execution.identity import FORMAT, library_versions
 from batch.execution.inputs import InputFile, Inputs
+from batch.execution.layout import check_layout, make_layout
 from batch.execution.outputs import checked_outputs, names_of, output_format_of
+from batch.execution.variants import Shadow, Split, split_columns
 from batch.formats import FORMATS, Cut, ReadOptions, Shape, WriteOptions
 from batch.formats.compression import check_magic, spool
 from batch.job import Job
@@ -21,7 +24,6 @@ from batch.units import format_bytes
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 
 CHUNKS_MAX = 10_000
 _RATIO_DEFAULT = {"csv": 200.0, "jsonl": 200.0, "parquet": 1000.0}
@@ -91,8 +93,20 @@ class Plan:
     """How long one model call may take."""
     extra_columns: tuple[str, ...]
     """Columns of the input that nobody uses."""
+    id_column: str = ""
+    """The id, where the run itself needs it; then it is among the columns that are read, also if it is not kept."""
     unique_id: str = ""
     """The id column, where no two rows may have the same."""
+    salt: str = ""
+    """Of every hash of an id."""
+    splits: tuple[Split, ...] = ()
+    """The variants that deliver, where the champion does not do so alone."""
+    shadows: tuple[Shadow, ...] = ()
+
+    @property
+    def told(self) -> tuple[tuple[str, str], ...]:
+        """(name, type) of the output columns that tell who scored a row."""
+        return split_columns(self.splits)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -117,6 +131,7 @@ class Plan:
             "models": {name: {"uri": model.uri, "sha256": model.sha256} for name, model in models.items()},
             "columns": list(self.write.columns),
             "outputs": list(self.outputs),
+            **({"shadows": {one.name: list(one.outputs) for one in self.shadows}} if self.shadows else {}),
             "cuts": [[task.file, task.cut.start, task.cut.end] for task in self.tasks],
             "config": job.model_dump(mode="json"),
             "libraries": library_versions(),
@@ -124,45 +139,48 @@ class Plan:
 
 
 def make_plan(
-    job: Job, period: Period | None, inputs: Inputs, model: ResolvedModel, run: str, folder: str, scratch: str
+    job: Job,
+    period: Period | None,
+    inputs: Inputs,
+    models: Mapping[str, ResolvedModel],
+    run: str,
+    folder: str,
+    scratch: str,
 ) -> Plan:
     """Look at every input's head, match the columns with the model's signature, and cut. Scores nothing.
 
     `scratch`: a folder for decompressed copies. Raises `InputRefused` or `OutputRefused` for what can be known by now.
     """
-    read = read_options(job, model)
-    looked = [look(file, job, read, scratch, number) for number, file in enumerate(inputs.files)]
+    looked = [look(file, job, read_options(job, models), scratch, number) for number, file in enumerate(inputs.files)]
     shapes = [shape for _, shape in looked]
     _check_decoded(job, inputs, shapes)
-    output_format, compression = output_format_of(job, inputs)
-    kept = with_kept(job, read, shapes[0], inputs.format, output_format)
-    read = with_id(job, kept)
-    for file, shape in zip(inputs.files, shapes, strict=True):
-        check_columns(file.pin.uri, shape, read, job.input.id)
-        if inputs.format == "parquet" and shape.arrow_schema:
-            check_types(file.pin.uri, shape, read, output_format, unique_id(job))
     outputs = checked_outputs(job, period, inputs, run)
+    layout = make_layout(job, models, shapes, inputs.format, output_format_of(job, inputs), outputs)
+    check_layout(layout, job, [file.pin.uri for file in inputs.files], shapes, inputs.format)
     numbers = {name: number for number, name in enumerate(outputs)}
     targets = [numbers[name] for name in names_of(job, period, inputs, run)]
     files = tuple(
         PlannedFile(pin, file.pin.uri, shape, target)
         for (pin, shape), file, target in zip(looked, inputs.files, targets, strict=True)
     )
-    write = _write_options(job, kept, model, shapes[0], output_format, compression)
     return Plan(
         run_id=run,
         folder=folder,
         input_format=inputs.format,
-        output_format=output_format,
-        read=read,
-        write=write,
+        output_format=layout.output_format,
+        read=layout.read,
+        write=layout.write,
         files=files,
         outputs=tuple(outputs),
         tasks=tuple(_tasks(files, inputs.format, job.run.chunk_bytes)),
         predict_rows=job.run.predict_rows,
         chunk_seconds=job.run.chunk_seconds,
-        extra_columns=tuple(unused(shapes[0], read)),
-        unique_id=unique_id(job),
+        extra_columns=tuple(unused(shapes[0], layout.read)),
+        id_column=layout.id_column,
+        unique_id=layout.unique_id,
+        salt=layout.salt,
+        splits=layout.splits,
+        shadows=layout.shadows,
     )
 
 
@@ -206,38 +224,6 @@ def _check_decoded(job: Job, inputs: Inputs, shapes: list[Shape]) -> None:
         raise InputTooLarge(
             f"{name} has {rows} rows, over the limit max_rows = {job.input.max_rows}", hint="raise [input] max_rows"
         )
-
-
-def _write_options(
-    job: Job, read: ReadOptions, model: ResolvedModel, shape: Shape, output_format: str, compression: str
-) -> WriteOptions:
-    assert compression in {"", "gz", "zst"}
-    return WriteOptions(
-        columns=(*read.kept, *read.output_columns),
-        delimiter=job.input.delimiter if output_format == "csv" else ",",
-        compression=compression,  # type: ignore[arg-type]
-        excel_safe=job.output.excel_safe,
-        arrow_schema=_schema(read, model, shape).serialize().to_pybytes() if output_format == "parquet" else b"",
-        splice=read.keep_line,
-    )
-
-
-def _schema(read: ReadOptions, model: ResolvedModel, shape: Shape) -> pa.Schema:
-    """The types of a Parquet output: pinned once, so that no chunk can differ from another."""
-    import pyarrow as pa
-
-    from batch.formats.types import arrow_type
-
-    types = {column.name: arrow_type(column.type) for column in read.columns}
-    stored = pa.ipc.read_schema(pa.py_buffer(shape.arrow_schema)) if shape.arrow_schema else pa.schema([])
-    fields = []
-    for name in read.kept:
-        kind = types.get(name)
-        if kind is None:
-            kind = stored.field(name).type if name in stored.names else pa.string()
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        fields.append((name, kind))
-    return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in model.outputs.columns)])
 
 
 def _tasks(files: tuple[PlannedFile, ...], input_format: str, chunk_bytes: int) -> list[Task]:

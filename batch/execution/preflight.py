@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from batch import placeholders
 from batch.clock import Clock
-from batch.errors import InputMissing, InputRefused, UsageError
+from batch.errors import InputMissing, InputRefused, ModelRefused, OutputRefused, UsageError
 from batch.execution import commit, records, rejects_file
 from batch.execution.about import About
 from batch.execution.identity import FORMAT, done_uri, library_versions, run_folder, run_id
@@ -17,13 +17,11 @@ from batch.execution.inputs import Inputs, dropped_input, find_inputs
 from batch.execution.outputs import output_names
 from batch.execution.ownership import Owners
 from batch.execution.plan import Plan, make_plan
+from batch.execution.variants import DELIVERED
 from batch.job import Job
 from batch.models.bundle import ResolvedModel, resolve
 from batch.period import Period, last_complete, parse_period
 from batch.storage import storage_for
-
-DELIVERED = "champion"
-"""Name of the variant that `Job.model` stands for."""
 
 WAIT_POLL_SECONDS = 30.0
 """How often to look for an input that is late."""
@@ -37,7 +35,10 @@ class Prepared:
     about: About
     inputs: Inputs
     models: dict[str, ResolvedModel]
+    """By variant; without the shadows in `broken`."""
     run_id: str
+    broken: dict[str, str] = field(default_factory=dict)
+    """Shadows whose model cannot be found, and why: they write nothing, and nobody else is held up."""
 
     @property
     def period(self) -> Period | None:
@@ -69,7 +70,7 @@ class Prepared:
 
     def plan(self, scratch: str) -> Plan:
         """Look into the inputs and cut them; raises what can be refused by their heads."""
-        return make_plan(self.job, self.period, self.inputs, self.model, self.run_id, self.folder, scratch)
+        return make_plan(self.job, self.period, self.inputs, self.models, self.run_id, self.folder, scratch)
 
     def rejects_uris(self, plan: Plan) -> list[str]:
         """The rejects file of each output."""
@@ -94,9 +95,22 @@ def prepare(job: Job, about: About, *, force: bool = False) -> Prepared:
     """Refuse what is not built, pin the inputs, resolve the model and name the run. Loads nothing heavy."""
     refuse_unbuilt(job)
     inputs = find_inputs(job, about.period) if about.dropped is None else dropped_input(job, about.dropped)
-    models = {DELIVERED: resolve(job.model, job.root)}
+    models, broken = resolve_models(job)
     base = run_id(job, about.period, inputs, models)
-    return Prepared(job, about, inputs, models, generation(job, about, base, force=force))
+    return Prepared(job, about, inputs, models, generation(job, about, base, force=force), broken)
+
+
+def resolve_models(job: Job) -> tuple[dict[str, ResolvedModel], dict[str, str]]:
+    """The model of each variant, the champion first; of a shadow that cannot be found, why. Raises `ModelRefused` for all others."""
+    models, broken = {DELIVERED: resolve(job.model, job.root)}, {}
+    for one in job.variants:
+        try:
+            models[one.name] = resolve(one.model, job.root)
+        except ModelRefused as error:
+            if one.mode != "shadow":
+                raise
+            broken[one.name] = error.message
+    return models, broken
 
 
 def wait_for_input(job: Job, period: Period | None, clock: Clock, notice: Callable[[str], None]) -> None:
@@ -151,7 +165,6 @@ def _plan(job: Job, run: str) -> str:
 def refuse_unbuilt(job: Job) -> None:
     """A key that would silently do nothing is an error. Raises `UsageError`."""
     unbuilt = {
-        "[[variants]]": bool(job.variants),
         "[monitor] capture_rows": job.monitor.capture_rows > 0,
     }
     if used := [key for key, is_used in unbuilt.items() if is_used]:
@@ -166,3 +179,8 @@ def check_outputs(prepared: Prepared, plan: Plan) -> None:
     for output, rejects in zip(plan.outputs, uris, strict=True):
         owners.check_output(output)
         owners.check_rejects(rejects, output)
+    taken = {*plan.outputs, *uris, *(file.name for file in plan.files)}
+    for uri in (uri for shadow in plan.shadows for uri in shadow.outputs):
+        if uri in taken:
+            raise OutputRefused(f"the shadow's file {uri} is also another file of the run", hint="rename the variant")
+        owners.check_output(uri)

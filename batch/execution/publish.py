@@ -92,7 +92,7 @@ def _write(root: str, files: Files, entry: Entry) -> Published:
             raise _Outrun
 
     rejects = None
-    if rejects_file.is_wanted(files.rejects):
+    if files.rejects is not None and rejects_file.is_wanted(files.rejects):
         rejects = write_rejects(root, job, files.rejects, files.records, mark, look)
     return Published(_store(files.output, files.bytes(), files.size_bytes, mark, lambda _: look()), rejects)
 
@@ -100,7 +100,7 @@ def _write(root: str, files: Files, entry: Entry) -> Published:
 def _unwritten(mine: Files) -> Published:
     """What our files would be, where a newer run's stand: a receipt tells it, so that they can be put back and verified."""
     rejects = None
-    if mine.rejects["rows"]:
+    if mine.rejects is not None and mine.rejects["rows"]:
         rejects = _measured(mine.rejects["uri"], rejects_file.bytes_of(mine.rejects, mine.records))
     return Published(_measured(mine.output, mine.bytes()), rejects)
 

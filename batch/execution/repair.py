@@ -44,7 +44,7 @@ class Repair:
         from batch.execution.score import open_context, rescore
 
         job, plan = self._prepared.job, self._plan()
-        context = open_context(plan, self._prepared.model, job.trust.pickle_sha256)
+        context = open_context(plan, self._prepared.models, job.trust.pickle_sha256)
         repeated = self._repeated(context).get(record.index) if record.uri.endswith(UNIQUE) else None
         rescore(context, record, repeated)
         self.done.add(record.uri)

@@ -18,19 +18,19 @@ from batch.execution import chunk, commit, finish, history, records
 from batch.execution.about import About
 from batch.execution.attempt import Attempt
 from batch.execution.chunk import ChunkDamaged, ChunkRecord, record_from_commit
-from batch.execution.columns import read_options, unique_id, with_id, with_kept
-from batch.execution.committed import write_options_from_json
 from batch.execution.coordinate import Scored
 from batch.execution.identity import FORMAT, canonical, sha256
 from batch.execution.inputs import InputFile, Inputs
-from batch.execution.limit import Limited
+from batch.execution.layout import make_layout
+from batch.execution.loading import limited, load_models, shadow_names
 from batch.execution.memory import PeakMemory
 from batch.execution.mend import Fixed, chunk_origins, mended, rejected_places, shape_of
 from batch.execution.ownership import Owners
 from batch.execution.plan import Plan, look
-from batch.execution.preflight import DELIVERED, Prepared
+from batch.execution.preflight import Prepared
 from batch.execution.process import prepare_process
 from batch.execution.receipt import Receipt
+from batch.execution.route import Models
 from batch.execution.score import store
 from batch.execution.scratch import scratch_folder
 from batch.execution.standing import standing
@@ -106,9 +106,7 @@ class Base:
         version = pin.version_id or f"{pin.etag}-{pin.size_bytes}"
         run_id = sha256(canonical({"format": FORMAT, "retry_of": self.run_id, "fixed": version}))[:16]
         files = tuple(self._input(one) for one in self.receipt["input"])
-        prepared = Prepared(
-            self.job, self._about(), Inputs(files, many=len(files) > 1), {DELIVERED: self._model()}, run_id
-        )
+        prepared = Prepared(self.job, self._about(), Inputs(files, many=len(files) > 1), self._models(), run_id)
         self.fixed = InputFile(pin, "", wanted, compression)
         return prepared
 
@@ -121,16 +119,17 @@ class Base:
         pin = ObjectInfo(told["uri"], told["size_bytes"], told["etag"], told["version_id"], datetime.now(UTC))
         return InputFile(pin, "", self.document["rejects"][0]["format"], "")
 
-    def _model(self) -> bundle.ResolvedModel:
-        """The very version that the run used. Raises `ModelChanged` where it is another one now."""
-        named = self.plan["models"][DELIVERED]
-        resolved = bundle.resolve(named["uri"], self.job.root)
-        if resolved.sha256 != named["sha256"]:
-            raise ModelChanged(
-                f"{named['uri']} has sha256 {resolved.sha256}, run {self.run_id} used {named['sha256']}",
-                hint="run the corrected input with the model of today",
-            )
-        return resolved
+    def _models(self) -> dict[str, bundle.ResolvedModel]:
+        """The very versions that the run used, by variant. Raises `ModelChanged` where one is another one now."""
+        found = {}
+        for name, recorded in self.plan["models"].items():
+            resolved = found[name] = bundle.resolve(recorded["uri"], self.job.root)
+            if resolved.sha256 != recorded["sha256"]:
+                raise ModelChanged(
+                    f"{recorded['uri']} has sha256 {resolved.sha256}, run {self.run_id} used {recorded['sha256']}",
+                    hint="run the corrected input with the model of today",
+                )
+        return found
 
     @property
     def outputs(self) -> list[str]:
@@ -164,16 +163,15 @@ class Base:
 
     def as_plan(self, prepared: Prepared) -> Plan:
         """What reading and encoding its rows needs; it has nothing to be cut."""
-        spec, write = self.document["rejects"][0], write_options_from_json(self.document["write"])
-        read = read_options(self.job, prepared.model)
-        read = with_id(
-            self.job, with_kept(self.job, read, shape_of(spec), spec["format"], self.document["write"]["format"])
-        )
+        spec, write = self.document["rejects"][0], commit.write_options_from_json(self.document["write"])
+        output = self.document["write"]["format"], write.compression
+        layout = make_layout(self.job, prepared.models, [shape_of(spec)], spec["format"], output, self.outputs)
         return Plan(
             run_id=prepared.run_id, folder=prepared.folder, input_format=spec["format"],
-            output_format=self.document["write"]["format"], read=read, write=write, files=(),
+            output_format=layout.output_format, read=layout.read, write=write, files=(),
             outputs=tuple(self.outputs), tasks=(), predict_rows=self.job.run.predict_rows,
-            chunk_seconds=self.job.run.chunk_seconds, extra_columns=(), unique_id=unique_id(self.job),
+            chunk_seconds=self.job.run.chunk_seconds, extra_columns=(), id_column=layout.id_column,
+            unique_id=layout.unique_id, salt=layout.salt, splits=layout.splits, shadows=layout.shadows,
         )  # fmt: skip
 
 
@@ -182,8 +180,7 @@ def _decide(attempt: Attempt, base: Base, scratch: str) -> dict[str, Any]:
     prepared = attempt.prepared
     plan = base.as_plan(prepared)
     with attempt.phases.phase("load_model"):
-        loaded = bundle.load(prepared.model, pickle_sha256=base.job.trust.pickle_sha256)
-    model = Limited(loaded, plan.chunk_seconds)
+        models = limited(plan, load_models(prepared.models, shadow_names(plan), base.job.trust.pickle_sha256))
     try:
         origins = chunk_origins(base.document, base.chunks)
         places = rejected_places(origins, base.chunks)
@@ -192,7 +189,7 @@ def _decide(attempt: Attempt, base: Base, scratch: str) -> dict[str, Any]:
             fixed = Fixed(plan, Source(storage_for(pin.uri), pin, base.fixed.pin.uri), plan.read, places)
             if plan.unique_id:
                 fixed.find_repeated(base.chunks, origins)
-            staged = _stage(plan, model, fixed, base.chunks)
+            staged = _stage(plan, models, fixed, base.chunks)
     except ChunkDamaged as damage:
         raise InputRefused(
             f"a staged chunk of run {base.run_id} is gone or damaged ({damage.record.uri}): its rows cannot be put in their places",
@@ -210,14 +207,14 @@ def _decide(attempt: Attempt, base: Base, scratch: str) -> dict[str, Any]:
         return commit.store_commit(prepared.folder, document)
 
 
-def _stage(plan: Plan, model: Limited, fixed: Fixed, chunks: dict[int, ChunkRecord]) -> dict[int, ChunkRecord]:
+def _stage(plan: Plan, models: Models, fixed: Fixed, chunks: dict[int, ChunkRecord]) -> dict[int, ChunkRecord]:
     """The chunks with mended rows in them, by index; what an earlier attempt has stored is not scored again."""
     prefix = join(plan.folder, "chunks", "")
     stored = {key[0]: info for info in storage_for(prefix).list(prefix) if (key := chunk.parse_key(info.uri))}
     found = {}
     for index in sorted({place.chunk for place in fixed.places}):
         known = chunk.read_verified(stored[index]) if index in stored else None
-        found[index] = known or store(plan, *mended(plan, model, fixed, chunks[index]), {})
+        found[index] = known or store(plan, *mended(plan, models, fixed, chunks[index]), {})
     return found
 
 
@@ -228,14 +225,9 @@ def _commit(base: Base, prepared: Prepared, staged: dict[int, ChunkRecord]) -> d
         staged[index].as_dict() if index in staged else {"run": base.run_id} | entry
         for index, entry in zip(base.chunks, base.document["chunks"], strict=True)
     ]
-    outputs = [
-        one
-        | {
-            "chunks_sha256": commit.chunks_sha256([after[index] for index in one["chunks"]]),
-            "rows": sum(after[index].rows_predicted for index in one["chunks"]),
-        }
-        for one in base.document["outputs"]
-    ]
+    outputs, shadows = (
+        [one | _digested(one, after) for one in base.document.get(key, ())] for key in ("outputs", "shadows")
+    )
     rejects = [one | _counted(one["chunks"], after) for one in base.document["rejects"]]
     rows = {
         "read": sum(one.rows_read for one in after.values()),
@@ -243,7 +235,15 @@ def _commit(base: Base, prepared: Prepared, staged: dict[int, ChunkRecord]) -> d
         "rejected": sum(one.rows_rejected for one in after.values()),
     }
     changed = {"run_id": prepared.run_id, "chunks": chunks, "outputs": outputs, "rejects": rejects, "rows": rows}
+    changed |= {"shadows": shadows} if shadows else {}
     return base.document | changed | {"retry_of": base.run_id}
+
+
+def _digested(one: dict[str, Any], after: dict[int, ChunkRecord]) -> dict[str, Any]:
+    """What of the spec of a file with predictions depends on the rows in it."""
+    mine = [after[index] for index in one["chunks"]]
+    digest = commit.chunks_sha256(mine, one.get("section", "rows"))
+    return {"chunks_sha256": digest, "rows": sum(record.rows_predicted for record in mine)}
 
 
 def _counted(chunks: list[int], after: dict[int, ChunkRecord]) -> dict[str, Any]:

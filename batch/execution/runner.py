@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from batch.execution import attempts, commit, coordinate, finish, records, rejec
 from batch.execution.about import About
 from batch.execution.attempt import Attempt
 from batch.execution.chunk import ChunkRecord, record_from_commit
-from batch.execution.committed import write_options_to_json
 from batch.execution.coordinate import Progress, Scored
 from batch.execution.memory import PeakMemory
 from batch.execution.ownership import Owners
@@ -36,12 +35,12 @@ from batch.storage import ObjectInfo, join
 if TYPE_CHECKING:
     import pandas as pd
 
+    from batch.execution.loading import Loaded
     from batch.execution.plan import Plan
-    from batch.models.loaded import LoadedModel
 
 
-_kept: dict[Any, LoadedModel] = {}
-"""At most one model, by URI, digest and pins."""
+_kept: dict[Any, Loaded] = {}
+"""The models of at most one job, by URI, digest and pins."""
 
 
 def run(
@@ -131,8 +130,8 @@ def _restore(attempt: Attempt, document: dict[str, Any], scratch: str) -> Receip
     owners = Owners(prepared.job, prepared.run_id)
     for output in missing(prepared, document):
         owners.check_output(output["uri"])
-        rejects = attempt.commits.files(prepared.folder, output["uri"]).rejects["uri"]
-        owners.check_rejects(rejects, output["uri"])
+        if (beside := attempt.commits.files(prepared.folder, output["uri"]).rejects) is not None:
+            owners.check_rejects(beside["uri"], output["uri"])
         finish.publish_output(attempt, output["uri"], output["chunks_sha256"], repair.around)
     attempt.end(document["state"], 0, document, None)
     return Receipt(document, already_done=True)
@@ -182,22 +181,26 @@ def _decide(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | Non
 
 def _document(plan: Plan, chunks: list[ChunkRecord], specs: list[dict[str, Any]]) -> dict[str, Any]:
     """The commit: everything that the published files follow from, besides the chunks themselves."""
-    return commit.make_commit(plan, chunks) | {"write": write_options_to_json(plan), "rejects": specs}
+    return commit.make_commit(plan, chunks) | {
+        "write": commit.write_options_to_json(plan.write, plan.output_format),
+        "rejects": specs,
+    }
 
 
 def _score(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None) -> Scored:
     """Load the model and score what is not stored yet."""
     from batch.execution.engine import choose, open_engine, size
+    from batch.execution.loading import shadow_names
     from batch.execution.unique import find_repeated
 
-    job, model = attempt.prepared.job, attempt.prepared.model
+    job, models = attempt.prepared.job, attempt.prepared.models
     name = choose(job.run.engine, plan)
-    sizing = size(job, plan, name, model.size_bytes)
+    sizing = size(job, plan, name, sum(model.size_bytes for model in models.values()))
     with attempt.phases.phase("load_model"):
-        loaded = _loaded(attempt.prepared)
+        loaded = _loaded(attempt.prepared, shadow_names(plan))
     with (
         attempt.phases.phase("score"),
-        open_engine(name, plan, model, loaded, sizing, job.trust.pickle_sha256) as engine,
+        open_engine(name, plan, models, loaded, sizing, job.trust.pickle_sha256) as engine,
     ):
         attempt.engine, attempt.workers = engine.name, engine.workers
         attempt.scored = state = Scored()
@@ -208,17 +211,17 @@ def _score(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None
         return state
 
 
-def _loaded(prepared: Prepared) -> LoadedModel:
-    """The model, checked and replayed; a watcher, which scores one file after the other, keeps the last version it has loaded."""
-    from batch.models.bundle import load
+def _loaded(prepared: Prepared, shadows: Collection[str]) -> Loaded:
+    """The models, checked and replayed; a watcher, which scores one file after the other, keeps the last versions it has loaded."""
+    from batch.execution.loading import load_models
 
     pickles = prepared.job.trust.pickle_sha256
-    key = (prepared.model.uri, prepared.model.sha256, pickles)
+    key = (tuple((name, model.uri, model.sha256) for name, model in prepared.models.items()), pickles)
     if prepared.about.dropped is None:
-        return load(prepared.model, pickle_sha256=pickles)
+        return load_models(prepared.models, shadows, pickles)
     if key not in _kept:
         _kept.clear()
-        _kept[key] = load(prepared.model, pickle_sha256=pickles)
+        _kept[key] = load_models(prepared.models, shadows, pickles)
     return _kept[key]
 
 

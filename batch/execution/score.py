@@ -6,7 +6,7 @@ record, never rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batch.execution import blame, chunk
-from batch.execution.limit import Limited
+from batch.execution import chunk
+from batch.execution.loading import limited, load_models, shadow_names
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan, Repeated, Task
+from batch.execution.route import Models, deliver
+from batch.execution.streams import Streams
 from batch.execution.unique import Ids, seen_before
 from batch.formats import FORMATS, ChunkReader, Fault, rejects
 from batch.storage import join, storage_for
@@ -25,21 +27,22 @@ from batch.storage import join, storage_for
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a worker holds for the whole run: the plan, its own model, and a gate on the processor."""
+    """What a worker holds for the whole run: the plan, its own models, and a gate on the processor."""
 
     plan: Plan
-    model: Limited
+    models: Models
     gate: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     """Entered while computing, left while waiting for storage: so that reads run ahead and uploads behind."""
 
 
 def open_context(
-    plan: Plan, model_reference: Any, pickle_sha256: Collection[str], prepare: Callable[[], None] = lambda: None
+    plan: Plan,
+    references: Mapping[str, Any],
+    pickle_sha256: Collection[str],
+    prepare: Callable[[], None] = lambda: None,
 ) -> Context:
-    """Load the model for a worker process of its own."""
-    from batch.models.bundle import load
-
-    return Context(plan, Limited(load(model_reference, pickle_sha256=pickle_sha256), plan.chunk_seconds, prepare))
+    """Load the models, by variant, for a worker process of its own."""
+    return Context(plan, limited(plan, load_models(references, shadow_names(plan), pickle_sha256), prepare))
 
 
 def score_chunk(context: Context, task: Task) -> chunk.ChunkRecord:
@@ -80,7 +83,8 @@ def staged(plan: Plan, task: Task) -> chunk.ChunkRecord | None:
 def rescore(context: Context, record: chunk.ChunkRecord, repeated: Repeated | None) -> None:
     """Put a committed chunk that was damaged back in its place: the very bytes that the commit names.
 
-    `repeated`: its rows whose id was seen before, for a chunk that was scored without them. Raises `ChunkDamaged` where scoring gives other bytes now: the model or the libraries are not what they were.
+    `repeated`: its rows whose id was seen before, for a chunk that was scored without them. Raises `ChunkDamaged` where scoring
+    gives other bytes now: the model or the libraries are not what they were.
     """
     task = replace(context.plan.tasks[record.index], start=record.start, repeated=repeated)
     facts, sections = score_range(context, task, Phases())
@@ -95,24 +99,21 @@ def _compute(
     context: Context, task: Task, reader: ChunkReader, clock: Phases
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     plan = context.plan
-    encoder = FORMATS[plan.output_format].encoder(plan.write)
+    streams = Streams(plan, context.models, clock)
     rows = Rows(plan, reader, clock, task.repeated)
     ids = Ids(plan.unique_id) if plan.unique_id else None
-    predicted, position = 0, 0
+    position = 0
     for batch in _batches(iter(rows), plan.predict_rows):
         with clock.phase("predict"):
-            verdict = blame.predict(context.model, batch)
-        if verdict.culprits:
-            rows.refuse({position + row: message for row, message in verdict.culprits.items()})
-        scored = batch if not verdict.culprits else _without(batch, verdict.culprits)
+            delivered = deliver(plan, context.models, batch)
+        if culprits := delivered.culprits:
+            rows.refuse({position + row: message for row, message in culprits.items()})
+        scored = batch if not culprits else _without(batch, culprits)
         if ids is not None:
-            ids.add(scored, _left(rows.numbers(position, batch.num_rows), verdict.culprits))
-        with clock.phase("encode"):
-            encoder.add(output_table(plan, scored, verdict.outputs))
-        predicted += scored.num_rows
+            ids.add(scored, _left(rows.numbers(position, batch.num_rows), culprits))
+        streams.add(scored, delivered)
         position += batch.num_rows
-    with clock.phase("encode"):
-        body = encoder.finish()
+    sections = streams.sections()
     rows.refuse_repeated()
     by_code: dict[str, int] = {}
     for table in rows.rejected:
@@ -124,14 +125,15 @@ def _compute(
         "start": reader.start,
         "end": reader.end,
         "rows_read": rows.read,
-        "rows_predicted": predicted,
+        "rows_predicted": streams.predicted,
         "rows_rejected": rejected,
         "by_code": by_code,
+        "variants": streams.facts(),
         "decoded_bytes": reader.decoded_bytes,
     }
-    assert rows.read == predicted + rejected, facts
+    assert rows.read == streams.predicted + rejected, facts
     seen = ids.section(rows.read) if ids is not None else b""
-    return facts, {"rows": body, "rejects": rejects.to_bytes(rows.rejected), "ids": seen}
+    return facts, sections | {"rejects": rejects.to_bytes(rows.rejected), "ids": seen}
 
 
 def _without(batch: pa.Table, rows: Collection[int]) -> pa.Table:
@@ -241,18 +243,6 @@ def _batches(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
             waiting, rows = ([rest] if rest.num_rows else []), rest.num_rows
     if rows:
         yield pa.concat_tables(waiting, promote_options="permissive") if len(waiting) > 1 else waiting[0]
-
-
-def output_table(plan: Plan, batch: pa.Table, outputs: pa.Table) -> pa.Table:
-    """Kept columns in front of the model's."""
-    from batch.formats import LINE_COLUMN
-
-    kept = batch.select(list(plan.kept))
-    if plan.read.keep_line:
-        kept = kept.append_column(LINE_COLUMN, batch[LINE_COLUMN])
-    for name in outputs.column_names:
-        kept = kept.append_column(outputs.schema.field(name), outputs[name])
-    return kept
 
 
 def store(

@@ -101,6 +101,8 @@ def _read_through(pin: ObjectInfo) -> str:
 
 def _models(receipt: dict[str, Any], plan: dict[str, Any], root: str) -> Iterator[Finding]:
     for one in receipt["models"]:
+        if one["sha256"] is None:  # a shadow whose model could not be found
+            continue
         uri = plan.get("models", {}).get(one["variant"], {}).get("uri") or one["uri_given"]
         yield _looked("model", uri, partial(_model, uri, root, one["sha256"]))
 
@@ -159,8 +161,10 @@ def _commits(
     by_index = {one.index: one for one in chunks}
     told = {one["uri"]: one["chunks_sha256"] for one in receipt["output"]}
     found = {
-        one["uri"]: commit.chunks_sha256([by_index[index] for index in one["chunks"] if index in by_index])
-        for one in document["outputs"]
+        one["uri"]: commit.chunks_sha256(
+            [by_index[index] for index in one["chunks"] if index in by_index], one.get("section", "rows")
+        )
+        for one in [*document["outputs"], *document.get("shadows", ())]
     }
     wrong = [
         f"the chunks of {name} give {found.get(name)}, the receipt says {told[name]}"
