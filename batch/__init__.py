@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Job", "ModelVersion", "Receipt", "__version__", "load_job", "register", "run", "score"]
+__all__ = ["Job", "ModelVersion", "Receipt", "__version__", "captures", "load_job", "register", "run", "score"]
 
 if TYPE_CHECKING:
+    from batch.execution.captures import captures
     from batch.execution.receipt import Receipt
     from batch.execution.runner import run, score
     from batch.job import Job, load_job
@@ -29,6 +30,7 @@ _HOME = {
     "Job": "batch.job",
     "ModelVersion": "batch.models.registry",
     "Receipt": "batch.execution.receipt",
+    "captures": "batch.execution.captures",
     "load_job": "batch.job",
     "register": "batch.models.registry",
     "run": "batch.execution.runner",

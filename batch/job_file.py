@@ -168,6 +168,8 @@ def _cross_problems(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"output.uri: {output!r} would be the same for every dropped file; use {{stem}} or end it with '/'"
     if _get(document, "input.unique_id") is True and not _get(document, "input.id"):
         yield "input.id: required, because [input] unique_id is about it"
+    if _get(document, "monitor.capture_rows") and not _get(document, "input.id"):
+        yield "input.id: required, because [monitor] capture_rows keeps rows by it"
     variants = document.get("variants")
     if isinstance(variants, list) and variants:
         yield from _variant_problems(document, [one for one in variants if isinstance(one, Mapping)])

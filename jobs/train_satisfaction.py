@@ -1,8 +1,11 @@
 """Train the model behind ``weekly_satisfaction.toml`` on the labelled sample customers and register it as the champion.
 
-``python jobs/train_satisfaction.py [--root URI] [--seed N]``. A successive-halving search picks the hyperparameters on the training
+``python jobs/train_satisfaction.py [--root URI] [--seed N]``. With ``--labels FILE`` it trains again, as the challenger: on the sample
+customers and on the rows that runs have captured since (``[monitor] capture_rows``) whose labels have arrived by now (a CSV or
+Parquet file with ``customer_id`` and ``satisfied``). A successive-halving search picks the hyperparameters on the training
 part; the metrics that are registered with the model come from a fifth of the customers that the search never saw.
-Registering again makes a new version; the alias ``champion`` then names that one.
+Registering again makes a new version; the alias then names that one. Making a challenger the champion stays a person's command:
+``batch-predict models promote satisfaction VERSION --to champion --if-better roc_auc``.
 """
 
 from __future__ import annotations
@@ -48,17 +51,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train and register the satisfaction model.")
     parser.add_argument("--root", default=os.environ.get("BATCH_ROOT") or str(HERE.parent / "data" / "root"))
     parser.add_argument("--seed", type=int, default=0, help="of the hold-out split and of the search")
+    parser.add_argument("--labels", help="of captured customers: train again with them, and register the challenger")
+    parser.add_argument("--job", default="weekly-satisfaction", help="whose captured rows to use")
     options = parser.parse_args(argv)
-    customers = pd.read_parquet(LABELLED)
-    X, y = customers[FEATURES], customers[LABEL]
+    customers, alias = pd.read_parquet(LABELLED), "champion"
+    if options.labels:
+        late, alias = with_labels(options.job, options.root, options.labels), "challenger"
+        print(f"{len(late)} captured customers have a label by now")
+        customers = pd.concat([customers[[*FEATURES, LABEL]], late], ignore_index=True)
+    X, y = customers[FEATURES], customers[LABEL].astype(int)
     X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.2, stratify=y, random_state=options.seed)
     model = search(X_train, y_train, options.seed)
     metrics = held_out_metrics(model, X_test, y_test)
-    version = batch.register(
-        model, "satisfaction", X_train, y_train, root=options.root, alias="champion", metrics=metrics
-    )
-    print(f"models:/satisfaction/{version.version} is the champion:", *(f"{k} {v:.3f}" for k, v in metrics.items()))
+    version = batch.register(model, "satisfaction", X_train, y_train, root=options.root, alias=alias, metrics=metrics)
+    print(f"models:/satisfaction/{version.version} is the {alias}:", *(f"{k} {v:.3f}" for k, v in metrics.items()))
     return 0
+
+
+def with_labels(job: str, root: str, labels: str) -> pd.DataFrame:
+    """The captured rows whose labels are known by now, each customer once and as last seen."""
+    known = pd.read_csv(labels) if labels.endswith(".csv") else pd.read_parquet(labels)
+    rows = batch.captures(job, root=root).drop_duplicates("customer_id", keep="last")
+    return rows.merge(known[["customer_id", LABEL]], on="customer_id")[[*FEATURES, LABEL]]
 
 
 def search(X: pd.DataFrame, y: pd.Series, seed: int) -> Pipeline:

@@ -175,10 +175,13 @@ def record(
     """The receipt, written once and last. `told` is given it before that, unless a newer run's files stand."""
     prepared = attempt.prepared
     _store_summary(prepared, document)
+    captured = _store_capture(prepared, document)
     receipt = attempt.receipt("completed_with_rejects" if document["rows"]["rejected"] else "completed", memory)
     receipt["output"] = outputs
     for one, rows in zip(receipt["input"], rows_per_input, strict=True):
         one["rows"] = rows
+    if captured is not None:
+        receipt["capture"] = captured
     if told is not None and _is_newest(attempt, outputs):
         told(receipt)
     records.create(prepared.done_uri, receipt)
@@ -198,3 +201,18 @@ def _is_newest(attempt: Attempt, outputs: list[dict[str, Any]]) -> bool:
 def _store_summary(prepared: Prepared, document: dict[str, Any]) -> None:
     summary = {"format": FORMAT, "run_id": prepared.run_id, "rows": document["rows"]}
     records.create(join(prepared.folder, "summary.json"), summary)
+
+
+def _store_capture(prepared: Prepared, document: dict[str, Any]) -> dict[str, Any] | None:
+    """Store the rows that are kept for the next training; nothing that stands in the way of that stops a run that has published."""
+    count = prepared.job.monitor.capture_rows
+    if not count:
+        return None
+    from batch.execution.capture import store_capture
+
+    uri = join(prepared.folder, "capture.parquet")
+    try:
+        rows = store_capture(uri, (record_from_commit(prepared.folder, one) for one in document["chunks"]), count)
+    except BatchError as error:
+        return {"uri": uri, "rows": 0, "error": error.message}
+    return {"uri": uri, "rows": rows or 0}

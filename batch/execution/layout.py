@@ -15,7 +15,7 @@ from batch.execution.variants import (
     make_splits,
     split_columns,
 )
-from batch.formats import ReadOptions, Shape, WriteOptions
+from batch.formats import Column, ReadOptions, Shape, WriteOptions
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
 
@@ -38,6 +38,7 @@ class Layout:
     salt: str
     splits: tuple[Split, ...]
     shadows: tuple[Shadow, ...]
+    captured: tuple[Column, ...]
 
 
 def make_layout(
@@ -55,7 +56,7 @@ def make_layout(
     writing = _Writing(job, kept, shapes[0], output)
     found = make_shadows(job, models, shapes, outputs)
     shadows = tuple(replace(one, write=writing.options(model.outputs.columns)) for one, model in found)
-    needed = job.input.id if job.input.unique_id or splits else ""
+    needed = job.input.id if job.input.unique_id or splits or job.monitor.capture_rows else ""
     wanted = [column.name for one in shadows for column in one.columns if column.name not in one.lacking]
     return Layout(
         output_format=output_format,
@@ -66,7 +67,14 @@ def make_layout(
         salt=job.salt or job.name,
         splits=splits,
         shadows=shadows,
+        captured=_captured(kept.columns, job) if job.monitor.capture_rows else (),
     )
+
+
+def _captured(columns: Sequence[Column], job: Job) -> tuple[Column, ...]:
+    """What is kept of a row for the next training: the id as text, then what the delivering models are given; not what is denied."""
+    others = [column for column in columns if column.name != job.input.id]
+    return tuple(one for one in (Column(job.input.id, "string"), *others) if one.name not in job.monitor.capture_deny)
 
 
 def check_layout(layout: Layout, job: Job, uris: Sequence[str], shapes: Sequence[Shape], input_format: str) -> None:

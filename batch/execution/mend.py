@@ -229,7 +229,8 @@ def mended(plan: Plan, models: Models, fixed: Fixed, record: ChunkRecord) -> tup
     }
     assert record.rows_read == facts["rows_predicted"] + left.num_rows, facts
     ids = _ids(record, fixed, scored) if plan.unique_id else b""
-    return facts, sections | {"rejects": rejects.to_bytes([left]), "ids": ids}
+    sample = read_section(record, "capture")  # of the base run: what is captured is not changed by a retry
+    return facts, sections | {"rejects": rejects.to_bytes([left]), "ids": ids, "capture": sample}
 
 
 def _spliced(plan: Plan, record: ChunkRecord, at: list[int], new: dict[str, bytes]) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from batch.execution.inputs import InputFile, Inputs
 from batch.execution.layout import check_layout, make_layout
 from batch.execution.outputs import checked_outputs, names_of, output_format_of
 from batch.execution.variants import Shadow, Split, split_columns
-from batch.formats import FORMATS, Cut, ReadOptions, Shape, WriteOptions
+from batch.formats import FORMATS, Column, Cut, ReadOptions, Shape, WriteOptions
 from batch.formats.compression import check_magic, spool
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
@@ -102,6 +102,10 @@ class Plan:
     splits: tuple[Split, ...] = ()
     """The variants that deliver, where the champion does not do so alone."""
     shadows: tuple[Shadow, ...] = ()
+    capture_rows: int = 0
+    """How many rows of the input to keep for the next training."""
+    captured: tuple[Column, ...] = ()
+    """What is kept of them."""
 
     @property
     def told(self) -> tuple[tuple[str, str], ...]:
@@ -181,6 +185,8 @@ def make_plan(
         salt=layout.salt,
         splits=layout.splits,
         shadows=layout.shadows,
+        capture_rows=job.monitor.capture_rows,
+        captured=layout.captured,
     )
 
 

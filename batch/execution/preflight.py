@@ -92,8 +92,7 @@ def period_of(job: Job, period: str | None, now: datetime | None) -> Period | No
 
 
 def prepare(job: Job, about: About, *, force: bool = False) -> Prepared:
-    """Refuse what is not built, pin the inputs, resolve the model and name the run. Loads nothing heavy."""
-    refuse_unbuilt(job)
+    """Pin the inputs, resolve the model and name the run. Loads nothing heavy."""
     inputs = find_inputs(job, about.period) if about.dropped is None else dropped_input(job, about.dropped)
     models, broken = resolve_models(job)
     base = run_id(job, about.period, inputs, models)
@@ -160,15 +159,6 @@ def _named(base: str, number: int) -> str:
 
 def _plan(job: Job, run: str) -> str:
     return f"{run_folder(job, run)}/plan.json"
-
-
-def refuse_unbuilt(job: Job) -> None:
-    """A key that would silently do nothing is an error. Raises `UsageError`."""
-    unbuilt = {
-        "[monitor] capture_rows": job.monitor.capture_rows > 0,
-    }
-    if used := [key for key, is_used in unbuilt.items() if is_used]:
-        raise UsageError(f"this version does not do {', '.join(used)} yet", hint="remove it from the job file")
 
 
 def check_outputs(prepared: Prepared, plan: Plan) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch.execution import chunk
+from batch.execution.capture import Capture
 from batch.execution.loading import limited, load_models, shadow_names
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan, Repeated, Task
@@ -102,6 +103,7 @@ def _compute(
     streams = Streams(plan, context.models, clock)
     rows = Rows(plan, reader, clock, task.repeated)
     ids = Ids(plan.unique_id) if plan.unique_id else None
+    capture = Capture(plan) if plan.captured else None
     position = 0
     for batch in _batches(iter(rows), plan.predict_rows):
         with clock.phase("predict"):
@@ -111,6 +113,8 @@ def _compute(
         scored = batch if not culprits else _without(batch, culprits)
         if ids is not None:
             ids.add(scored, _left(rows.numbers(position, batch.num_rows), culprits))
+        if capture is not None:
+            capture.add(scored)
         streams.add(scored, delivered)
         position += batch.num_rows
     sections = streams.sections()
@@ -132,8 +136,12 @@ def _compute(
         "decoded_bytes": reader.decoded_bytes,
     }
     assert rows.read == streams.predicted + rejected, facts
-    seen = ids.section(rows.read) if ids is not None else b""
-    return facts, sections | {"rejects": rejects.to_bytes(rows.rejected), "ids": seen}
+    more = {"rejects": rejects.to_bytes(rows.rejected)}
+    if ids is not None:
+        more["ids"] = ids.section(rows.read)
+    if capture is not None:
+        more["capture"] = capture.section()
+    return facts, sections | more
 
 
 def _without(batch: pa.Table, rows: Collection[int]) -> pa.Table:
