@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 import batch
 from batch import routing
+from batch.cli.text import summary
 from batch.errors import JobInvalid, ModelMissing, ModelRefused, OutputRefused
 from batch.execution.retry import retry
 from batch.execution.verify import verify
@@ -260,6 +261,7 @@ def test_a_broken_shadow_holds_nobody_up(bench: Bench, minutes: str, tmp_path: P
         assert (receipt["state"], receipt["models"][1]["rows"]) == ("completed", count)
         assert said in receipt["models"][1]["error"]
         assert bench.get(f"out{number}.csv") == bench.get("plain.csv")
+        assert f"(other, shadow)  {count} rows; of others: {receipt['models'][1]['error']}" in summary(receipt)
 
 
 def test_a_shadow_eats_no_file(bench: Bench, minutes: str) -> None:

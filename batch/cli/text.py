@@ -14,7 +14,7 @@ def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
         ("state", receipt["state"] + done),
         ("run", receipt["run_id"]),
         ("rows", f"{rows['read']:,} read = {rows['predicted']:,} predicted + {rows['rejected']:,} rejected"),
-        *(("model", f"{_model(model)}  {model['rows']:,} rows") for model in receipt["models"]),
+        *(("model", _scored(model)) for model in receipt["models"]),
         *(("output", f"{output['uri']}  {output['size_bytes']:,} bytes") for output in receipt["output"]),
         *(("rejects", f"{one['uri']}  {_codes(one['by_code'])}") for one in receipt["rejects"] if one["rows"]),
         ("time", f"{seconds:.2f} s, {rows['read'] / seconds:,.0f} rows/s" if seconds else "0 s"),
@@ -24,9 +24,15 @@ def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
     return "\n".join(f"{label:<8} {text}" for label, text in lines)
 
 
+def _scored(model: dict[str, Any]) -> str:
+    line = f"{_model(model)}  {model['rows']:,} rows"
+    return f"{line}; of others: {model['error']}" if model.get("error") else line
+
+
 def _model(model: dict[str, Any]) -> str:
     name = f"{model['name']}/{model['version']}" if model.get("name") else model["uri_given"]
-    return f"{name} ({model['variant']})" if model.get("variant") else str(name)
+    role = f"{model['variant']}, shadow" if model.get("mode") == "shadow" else model.get("variant")
+    return f"{name} ({role})" if role else str(name)
 
 
 def _codes(by_code: dict[str, int]) -> str:

@@ -217,7 +217,7 @@ def _line(trace: Trace) -> dict[str, Any]:
         "started_at": of_done["timing"]["started_at"] if of_done else (start or {}).get("at"),
         "seconds": receipt["timing"]["seconds"] if receipt else None,
         "rows": receipt["rows"] if receipt else None,
-        "model": ", ".join(f"{one['name']}/{one['version']}" for one in models),
+        "model": ", ".join(f"{one['name']}/{one['version']}" if one["name"] else one["uri_given"] for one in models),
         "attempts": len(tries.starts) if tries else 0,
         "exit_code": 0 if trace.done else (end or {}).get("exit_code"),
         "error": None if trace.done else (end or {}).get("error"),
