@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ import batch
 from batch import routing
 from batch.cli.text import summary
 from batch.errors import JobInvalid, ModelMissing, ModelRefused, OutputRefused
+from batch.execution.check import check
 from batch.execution.retry import retry
 from batch.execution.verify import verify
 from batch.storage import storage_for
-from tests.deadly import POISON_AGE, Picky, deadly_bench
+from tests.deadly import POISON_AGE, Picky, Sleeper, deadly_bench
 from tests.run_cases import FEATURES, Bench, encode, estimator, register, rows
 
 SPLIT = '[[variants]]\nname = "challenger"\nmodel = "{model}"\nweight = 0.3\n'
@@ -262,6 +264,25 @@ def test_a_broken_shadow_holds_nobody_up(bench: Bench, minutes: str, tmp_path: P
         assert said in receipt["models"][1]["error"]
         assert bench.get(f"out{number}.csv") == bench.get("plain.csv")
         assert f"(other, shadow)  {count} rows; of others: {receipt['models'][1]['error']}" in summary(receipt)
+
+
+def test_a_shadow_that_hangs_is_given_up_on(bench: Bench, tmp_path: Path) -> None:
+    """After one call, not after one per batch; `check` tells of one that cannot be found, and `run` goes on without it."""
+    slow, trusting = deadly_bench(tmp_path, Sleeper())
+    table = rows(120)
+    table["age"] = int(POISON_AGE)
+    bench.put("in.csv", encode(table, "csv"))
+    settings = trusting | {"run__engine": "inline", "run__chunk_bytes": 1000, "run__chunk_seconds": 0.5}
+    began = time.monotonic()
+    more = SHADOW.format(model=f"{slow.root}/models/deadly/1/")
+    receipt = bench.run("in.csv", "out.csv", more, **settings).as_dict()
+    assert (receipt["chunks"]["total"] > 3, time.monotonic() - began < 5) == (True, True)
+    assert "did not come back within chunk_seconds" in receipt["models"][1]["error"]
+    job = bench.job("in.csv", "two.csv", SHADOW.format(model="models:/nobody/1"), root=str(tmp_path))
+    assert "there is no model 'nobody'" in check(job)["shadows"]["other"]
+    said: list[str] = []
+    batch.run(job, notice=said.append)
+    assert said[0].startswith("shadow 'other' is left out: there is no model 'nobody'")
 
 
 def test_a_shadow_eats_no_file(bench: Bench, minutes: str) -> None:

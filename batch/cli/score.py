@@ -150,7 +150,14 @@ def _refused(error: UsageError) -> dict[str, Any]:
     refusals = [error.as_dict()]
     if isinstance(error, JobInvalid) and error.problems:
         refusals = [{**error.as_dict(), "message": problem} for problem in error.problems]
-    return {"ok": False, "refusals": refusals, "estimate": None, "sample": None, "exit_code": error.exit_code}
+    return {
+        "ok": False,
+        "refusals": refusals,
+        "estimate": None,
+        "sample": None,
+        "shadows": {},
+        "exit_code": error.exit_code,
+    }
 
 
 @click.command()

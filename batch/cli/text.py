@@ -50,7 +50,7 @@ def readiness(found: dict[str, Any]) -> str:
     )
     if sample and sample["rejected"]:
         line += f"\n{sample['rejected']:,} of the first {sample['rows']:,} rows would be rejected; {sample['first']}"
-    return line
+    return "\n".join([line, *(f"shadow '{name}' would score nothing: {why}" for name, why in found["shadows"].items())])
 
 
 def runs_table(runs: Sequence[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from batch.errors import BatchError
 from batch.execution.about import About
@@ -16,9 +16,6 @@ from batch.execution.standing import done_before, standing
 from batch.job import Job
 from batch.storage.probe import known_refusal
 
-if TYPE_CHECKING:
-    from batch.execution.sample import Sample
-
 
 def check(
     job: Job, *, period: str | None = None, now: datetime | None = None, once: bool = False, force: bool = False
@@ -26,31 +23,29 @@ def check(
     """Every refusal that can be known before scoring, and an estimate; scores and stores nothing.
 
     `once`, `force`: as `run` would be called. Gives ``{"ok", "refusals": [{"code", "message", "hint"}], "estimate", "sample",
-    "exit_code"}``; the sample tells what of the first rows would be rejected. Without an estimate where the run would find that
+    "shadows", "exit_code"}``; the sample tells what of the first rows would be rejected, and ``shadows`` by name why one would score
+    nothing. Without an estimate where the run would find that
     nothing is left to do.
     """
     prepare_process()
     refusals: list[BatchError] = []
-    found, sample = None, None
+    found: dict[str, Any] = {"estimate": None, "sample": None, "shadows": {}}
     try:
         about = About(period_of(job, period, now))
         if not (once and done_before(job, about.subject) is not None):
-            found, sample = _looked_through(job, about, force, refusals)
+            found |= _looked_through(job, about, force, refusals)
     except BatchError as error:
         refusals.append(error)
     return {
         "ok": not refusals,
         "refusals": [error.as_dict() for error in refusals],
-        "estimate": found,
-        "sample": sample.as_dict() if sample is not None else None,
+        **found,
         "exit_code": refusals[0].exit_code if refusals else 0,
     }
 
 
-def _looked_through(
-    job: Job, about: About, force: bool, refusals: list[BatchError]
-) -> tuple[dict[str, Any] | None, Sample | None]:
-    """The estimate of a run and its first rows; None for one that is done.
+def _looked_through(job: Job, about: About, force: bool, refusals: list[BatchError]) -> dict[str, Any]:
+    """The estimate of a run, its first rows and its idle shadows; empty for one that is done.
 
     The refusals that do not keep it from looking on go on the list.
     """
@@ -59,18 +54,18 @@ def _looked_through(
 
     prepared = prepare(job, about, force=force)
     if standing(prepared) is not None:
-        return None, None
+        return {}
     if (unsafe := known_refusal(job.root, single_writer=job.run.single_writer)) is not None:
         refusals.append(unsafe)
     with scratch_folder() as scratch:
         plan = prepared.plan(scratch)
         with _collected(refusals):
             check_outputs(prepared, plan)
-        found = estimate(prepared, plan)
+        found, idle = estimate(prepared, plan)
         sample = take_sample(plan)
         if sample is not None and (refusal := sample.over_budget(job, plan)) is not None:
             refusals.append(refusal)
-        return found, sample
+        return {"estimate": found, "sample": sample and sample.as_dict(), "shadows": idle}
 
 
 class _collected(suppress):  # noqa: N801  used like a function

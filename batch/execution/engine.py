@@ -133,10 +133,10 @@ def chunk_bytes_of(plan: Plan) -> int:
         shapes = [plan.files[task.file].shape for task in plan.tasks]
         widths = [(shape.decoded_bytes or 0) / max(1, shape.rows or 1) for shape in shapes]
         text = max(int((task.cut.end - task.cut.start) * width) for task, width in zip(plan.tasks, widths, strict=True))
-        return 2 * text
+        return (2 + len(plan.shadows)) * text
     text = max(task.cut.end - task.cut.start for task in plan.tasks)
     share = 1.0 if plan.read.keep_line else min(1.0, len(plan.write.columns) / max(1, len(plan.files[0].shape.columns)))
-    return int(text * (1.1 + 2 * share))
+    return int(text * (1.1 + 2 * share * (1 + len(plan.shadows))))
 
 
 def open_engine(

@@ -8,6 +8,7 @@ from batch.execution.engine import choose, size
 from batch.execution.loading import Loaded, load_models, shadow_names
 from batch.execution.plan import Plan
 from batch.execution.preflight import Prepared
+from batch.execution.route import lacks
 from batch.execution.variants import DELIVERED
 
 BYTES_PER_SECOND = 40e6
@@ -15,15 +16,18 @@ BYTES_PER_SECOND = 40e6
 START_SECONDS = 1.5
 
 
-def estimate(prepared: Prepared, plan: Plan) -> dict[str, Any]:
-    """``{"rows", "chunks", "seconds", "memory_bytes"}``. Raises `ModelRefused` or `MemoryExceeded` as the run would."""
+def estimate(prepared: Prepared, plan: Plan) -> tuple[dict[str, Any], dict[str, str]]:
+    """``{"rows", "chunks", "seconds", "memory_bytes"}``, and of each shadow that would score nothing, why. Raises `ModelRefused` or `MemoryExceeded` as the run would."""
     job, models = prepared.job, prepared.models
     sizing = size(job, plan, choose(job.run.engine, plan), sum(model.size_bytes for model in models.values()))
     loaded = load_models(models, shadow_names(plan), job.trust.pickle_sha256)
     rows = sum(_rows(file.shape) for file in plan.files)
     decoded = sum(file.shape.decoded_bytes or file.shape.size_bytes for file in plan.files)
     seconds = START_SECONDS + (decoded / BYTES_PER_SECOND + rows * _seconds_per_row(plan, loaded)) / sizing.workers
-    return {"rows": rows, "chunks": len(plan.tasks), "seconds": round(seconds, 1), "memory_bytes": sizing.memory_bytes}
+    found = {"rows": rows, "chunks": len(plan.tasks), "seconds": round(seconds, 1), "memory_bytes": sizing.memory_bytes}
+    lacking = {one.name: lacks(one) for one in plan.shadows if one.lacking}
+    failed = {name: model for name, model in loaded.items() if isinstance(model, str)}
+    return found, prepared.broken | lacking | failed
 
 
 def _rows(shape: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +17,8 @@ from batch.formats.as_signature import fitting, widened
 from batch.formats.id_text import id_texts
 from batch.formats.types import arrow_type
 
-Models = Mapping[str, "Limited | str"]
-"""The model of each variant by name; of a shadow that cannot be loaded, what it says of that."""
+Models = dict[str, "Limited | str"]
+"""The model of each variant by name; of a shadow that cannot be loaded, or was given up on, what it says of that."""
 
 
 @dataclass(slots=True)
@@ -80,13 +79,14 @@ def look_on(shadow: Shadow, models: Models, rows: pa.Table, schema: pa.Schema) -
     if isinstance(model, str):
         return nothing, 0, model
     if shadow.lacking:
-        return nothing, 0, f"the input has no column {', '.join(shadow.lacking)}"
+        return nothing, 0, lacks(shadow)
     try:
         table, fit = fitting(rows, shadow.columns)
         if not len(fit):
             return nothing, 0, ""
         verdict = blame.predict(model, table)
-    except BatchError as error:
+    except BatchError as error:  # not about single rows: it would fail, or hang, on every batch to come
+        models[shadow.name] = error.message
         return nothing, 0, error.message
     except Exception as error:  # foreign code, or types that cannot become the shadow's
         return nothing, 0, f"{type(error).__name__}: {error}"
@@ -95,3 +95,8 @@ def look_on(shadow: Shadow, models: Models, rows: pa.Table, schema: pa.Schema) -
     places[left] = np.arange(len(left))
     said = next(iter(verdict.culprits.values()), "")
     return verdict.outputs.take(pa.array(places, mask=places < 0)), len(left), said
+
+
+def lacks(shadow: Shadow) -> str:
+    """Why a shadow scores nothing of an input without some of its columns."""
+    return f"the input has no column {', '.join(shadow.lacking)}"

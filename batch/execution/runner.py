@@ -63,7 +63,7 @@ def run(
     `dropped`: the version of the input, as listed, that the run is about; `job` names it as its input.
     `once`: do nothing when the subject (the period, or the dropped version) was ever done, whatever has changed since.
     `force`: score again even so.
-    `notice`: is given what the run waits for. `told`: is given the receipt before it is recorded, so that what it does with it
+    `notice`: is given what the run waits for or goes on without. `told`: is given the receipt before it is recorded, so that what it does with it
     is done whenever the run is; not that of a run whose output is already another's.
     `clock`: of the lease and of the wait for a late input.
 
@@ -79,6 +79,8 @@ def run(
         prepared = prepare(job, about, force=force)
     if (found := standing(prepared)) is not None:
         return found
+    for name, why in prepared.broken.items():
+        notice(f"shadow '{name}' is left out: {why}")
     attempt = Attempt(prepared, trigger, time.time())
     with PeakMemory() as memory, finish.accounted(attempt, memory):
         attempt.acquire(prepared.lease_subject, clock)
