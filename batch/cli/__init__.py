@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import batch
-from batch.cli import models, runs, schedule, score, triggers, upkeep
+from batch.cli import compare, models, runs, schedule, score, triggers, upkeep
 from batch.cli.program import Program
 from batch.cli.signals import catch_signals, leave_threads_behind
 
@@ -22,11 +22,13 @@ program.add_command(score.retry)
 program.add_command(runs.runs)
 program.add_command(runs.show)
 program.add_command(upkeep.verify)
+program.add_command(compare.diff)
 program.add_command(upkeep.clean)
 program.add_command(upkeep.doctor)
 program.add_command(schedule.schedule)
 program.add_command(triggers.watch)
 program.add_command(triggers.backfill)
+models.models.add_command(compare.compare)
 program.add_command(models.models)
 program.add_command(score.demo)
 

@@ -89,13 +89,29 @@ def register(
 @click.argument("name")
 @click.argument("version", type=click.IntRange(min=1))
 @click.option("--to", "alias", required=True, metavar="ALIAS", help="For example champion.")
+@click.option(
+    "--if-better", "metric", default="", metavar="METRIC", help="Only if it beats the version the alias means now."
+)
+@click.option("--data", default="", metavar="FILE", help="With --if-better: measure it on this .csv or .parquet file.")
+@click.option("--target", default="", metavar="COLUMN", help="The labels in the data.")
 @json_option
 @root_option
-def promote(*, root: str, as_json: bool, name: str, version: int, alias: str) -> None:
-    """Let an alias mean VERSION of NAME from now on."""
-    from batch.models import registry
+def promote(
+    *, root: str, as_json: bool, name: str, version: int, alias: str, metric: str, data: str, target: str
+) -> None:
+    """Let an alias mean VERSION of NAME from now on.
 
-    entry = registry.promote(root, name, version, alias, by=user())
+    With --if-better and a labelled file the difference must be more than chance; without a file the metrics stored at registration are
+    compared.
+    """
+    if metric:
+        from batch.monitor.promote import promote_if_better
+
+        entry = promote_if_better(root, name, version, alias, metric, data=data, target=target, by=user())
+    else:
+        from batch.models import registry
+
+        entry = registry.promote(root, name, version, alias, by=user())
     if as_json:
         print_json({"name": name, "alias": alias, **asdict(entry)})
     else:

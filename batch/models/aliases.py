@@ -48,9 +48,21 @@ def current(root: str, name: str, alias: str, newest: int) -> AliasEntry:
     return _read(root, name, alias, newest)
 
 
-def set_version(root: str, name: str, alias: str, version: int, by: str) -> AliasEntry:
-    """Append a ``set`` entry. The caller has checked that the version exists."""
-    return _append(root, name, alias, lambda entries: _entry(len(entries) + 1, version, "set", by))
+def set_version(root: str, name: str, alias: str, version: int, by: str, *, after: int | None = None) -> AliasEntry:
+    """Append a ``set`` entry. The caller has checked that the version exists.
+
+    `after`: the number of the entry that must be the newest until then, 0 for none; raises `ModelRefused` where it is not.
+    """
+
+    def made(entries: Sequence[AliasEntry]) -> AliasEntry:
+        if after is not None and len(entries) != after:
+            raise ModelRefused(
+                f"alias {alias!r} of model {name!r} was moved to version {entries[-1].version} in the meantime",
+                hint="look at the new champion, and compare again",
+            )
+        return _entry(len(entries) + 1, version, "set", by)
+
+    return _append(root, name, alias, made)
 
 
 def roll_back(root: str, name: str, alias: str, by: str) -> AliasEntry:

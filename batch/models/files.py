@@ -30,7 +30,7 @@ def read_model(body: bytes, path: str, pinned: Collection[str]) -> tuple[Any, Mo
 
 def read_data(body: bytes, path: str, estimator: Any, target: str | None) -> pd.DataFrame:
     """The features in a CSV or Parquet file: without `target`, and only what the model was fitted on where it knows."""
-    frame = _read_frame(body, path)
+    frame = read_frame(body, path)
     if target is not None and target not in frame.columns:
         raise SchemaMismatch(f"{path} has no column {target!r}", hint=f"its columns are {', '.join(map(str, frame))}")
     wanted = [name for name in getattr(estimator, "feature_names_in_", frame.columns) if name != target]
@@ -39,7 +39,8 @@ def read_data(body: bytes, path: str, estimator: Any, target: str | None) -> pd.
     return frame[wanted]
 
 
-def _read_frame(body: bytes, path: str) -> pd.DataFrame:
+def read_frame(body: bytes, path: str) -> pd.DataFrame:
+    """A CSV or Parquet file of the size of training data. Raises `UsageError` or `InputFormatError`."""
     kind, compression = format_of(path)
     if compression or kind not in {"csv", "parquet"}:
         raise UsageError(
