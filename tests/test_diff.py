@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +16,19 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
+import batch
 from batch.cli import program
 from batch.errors import InputRefused, UsageError
 from batch.execution.clean import clean
+from batch.formats import FORMATS, Cut, ReadOptions
+from batch.monitor import codes, reading, text
 from batch.monitor import shift as shifts
 from batch.monitor.diff import diff
 from batch.monitor.join import Spill, join
 from batch.monitor.shift import Shift
-from batch.storage import storage_for
+from batch.storage import Source, storage_for
 from tests.run_cases import Bench, encode, register, rows
 
 ids = st.lists(st.integers(0, 40) | st.none(), max_size=60)
@@ -101,6 +107,9 @@ def test_what_changed_between_two_weeks(weeks: tuple[Bench, pd.DataFrame, pd.Dat
         mine = both["product_y"] == group["group"]
         assert (group["pairs"], group["flips"]) == (mine.sum(), flips[mine].sum())
         assert group["mean_shift"] == pytest.approx(change[mine].mean())
+        assert group["largest_shift"] == pytest.approx(change[mine].abs().max())
+        assert group["quantiles"]["0.5"] == pytest.approx(change[mine].median())
+        assert sum(kind["rows"] for kind in group["flips_by_kind"]) == group["flips"]
     assert sum(group["added"] for group in found["groups"]) == added
     assert sum(group["gone"] for group in found["groups"]) == gone
     assert [one["models"] for one in found["runs"]] == [["tiny/1"], ["tiny/2"]]
@@ -150,8 +159,118 @@ def test_what_cannot_be_compared(bench: Bench) -> None:
     for run, why in ((dropped, r"keep leaves out customer_id"), (nameless, "the job has no .input. id")):
         with pytest.raises(UsageError, match=f"the rows of run {run} cannot be told apart: .*{why}"):
             diff(bench.root, with_id, run)
-    with pytest.raises(UsageError, match="no column 'colour' in both outputs"):
+    with pytest.raises(UsageError, match=f"the output of run {with_id} has no column 'colour'"):
         diff(bench.root, with_id, with_id, group_by="colour")
+    with pytest.raises(UsageError, match="column 'probability' is a score and makes no groups"):
+        diff(bench.root, with_id, with_id, group_by="probability")
+
+
+def test_a_lost_chunk_is_read_from_the_file_that_is_still_the_runs(bench: Bench) -> None:
+    """A staged chunk may be gone without `clean`: the published file has the same rows as long as it is the run's own."""
+    bench.put("in.csv", encode(rows(60), "csv"))
+    run = bench.run("in.csv", "out.csv").run_id
+    before = diff(bench.root, run, run)
+    (chunk,) = [uri for uri in bench.names() if f"{run}/chunks/" in uri]
+    bench.delete(chunk)
+    assert diff(bench.root, run, run) == before
+    bench.put("out.csv", b"customer_id\n")
+    with pytest.raises(InputRefused, match=r"cannot be read \(the staged chunk .* is gone\), and .*out.csv is not its"):
+        diff(bench.root, run, run)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 700, 1 << 25])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk_bytes: int) -> None:
+    """Each row once and in order wherever the pieces begin, also in the middle of a quoted field with line ends."""
+    monkeypatch.setattr(reading, "CHUNK_BYTES", chunk_bytes)
+    place = str(tmp_path / f"in.{kind}")
+    Path(place).write_bytes(encode(rows(100), kind))
+    info = storage_for(place).head(place)
+    assert info is not None
+    source, options = Source(storage_for(place), info), ReadOptions((), kept=("customer_id", "note"))
+    shape = FORMATS[kind].inspect(source, options)
+    found = [row for block in reading.blocks(source, shape, kind, options) for row in block.table.to_pylist()]
+    assert [row["customer_id"] for row in found] == rows(100)["customer_id"].tolist()
+    assert len({str(row["note"]) for row in found}) == 4
+
+
+def test_no_reader_gets_more_than_a_piece(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader holds all the text that it is given, so a file that is larger than memory comes in many."""
+    monkeypatch.setattr(reading, "CHUNK_BYTES", 1000)
+    bench.put("in.csv", encode(rows(400), "csv"))
+    run, given, read = bench.run("in.csv", "out.csv").run_id, [], FORMATS["csv"].read
+
+    def watched(source: Source, shape: Any, cut: Cut, *rest: Any) -> Any:
+        given.append(cut.end - cut.start)
+        return read(source, shape, cut, *rest)
+
+    monkeypatch.setitem(FORMATS, "csv", replace(FORMATS["csv"], read=watched))
+    assert diff(bench.root, run, run)["rows"]["both"] == 400
+    assert (len(given) > 20, max(given) <= 1000) == (True, True)
+
+
+def test_groups_have_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of each group is in memory, so an id is no group."""
+    monkeypatch.setattr(codes, "GROUPS_MAX", 50)
+    bench.put("in.csv", encode(rows(60), "csv"))
+    run = bench.run("in.csv", "out.csv").run_id
+    with pytest.raises(UsageError, match="column 'customer_id' has more than 50 different values"):
+        diff(bench.root, run, run, group_by="customer_id")
+
+
+def numbered(bench: Bench, target: Any, output: str) -> str:
+    """A run of a model that was fitted on `target`."""
+    model = LinearRegression() if target.dtype == float else LogisticRegression(max_iter=2000)
+    features = rows(200)[["age", "spend"]]
+    version = batch.register(model.fit(features, target), "numbered", features, root=bench.root)
+    bench.put("in.csv", encode(rows(200), "csv"))
+    return str(bench.run("in.csv", output, model=f"{bench.root}/models/numbered/{version.version}/").run_id)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_regressors_shift_and_do_not_flip(bench: Bench, suffix: str) -> None:
+    data = rows(200)
+    one = numbered(bench, data["spend"] * 2.0, "one.csv")
+    other = numbered(bench, data["spend"] * 2.0 + 3.0, f"two.{suffix}")
+    found = diff(bench.root, one, other)
+    assert (found["agreement"], found["flips"], found["score"]) == (None, [], "prediction")
+    assert found["score_shift"]["mean"] == pytest.approx(3.0)
+    said = text.diff_text(found)
+    assert "Score shift (prediction): mean 3, " in said
+    assert "flips" not in said
+
+
+def test_scores_of_other_classes_are_not_compared(bench: Bench) -> None:
+    """The probability of one class says nothing about that of another; rows and decisions are compared all the same."""
+    age = rows(200)["age"]
+    three = numbered(bench, np.select([age < 40, age < 60], ["young", "middle"], "old"), "three.csv")
+    two = numbered(bench, np.where(age < 40, "young", "old"), "two.jsonl")
+    found = diff(bench.root, three, two, group_by="product")
+    assert (found["rows"]["both"], found["score_shift"], found["score"]) == (200, None, None)
+    assert {(one["from"], one["to"]) for one in found["flips"]} >= {("middle", "old")}
+    assert "Not compared: the scores, for they are of a classifier of middle, old, young and" in text.diff_text(found)
+    again = diff(bench.root, three, three)
+    assert (again["score"], again["score_shift"]["largest"]) == ("probability_middle", 0.0)
+
+
+def test_a_regressor_and_a_classifier(bench: Bench) -> None:
+    one, other = numbered(bench, rows(200)["spend"], "one.csv"), numbered(bench, rows(200)["age"] > 50, "two.csv")
+    with pytest.raises(UsageError, match=f"{one} is of a regressor and {other} is of a classifier: there is nothing"):
+        diff(bench.root, one, other)
+
+
+@pytest.mark.parametrize("kind", ["int", "float", "bool"])
+def test_classes_are_spelled_alike_in_every_format(bench: Bench, kind: str) -> None:
+    """The class 1.0 is 1.0 in CSV, 1.0 in JSON and a number in Parquet: nothing flips between them."""
+    target = (rows(200)["age"] > 50).astype(kind)
+    classes = LogisticRegression(max_iter=2000).fit(rows(200)[["age", "spend"]], target)
+    batch.register(classes, "spelled", rows(200)[["age", "spend"]], root=bench.root)
+    bench.put("in.csv", encode(rows(200), "csv"))
+    runs = [
+        bench.run("in.csv", f"{kind}.{name}", model="models:/spelled/1").run_id for name in ("csv", "jsonl", "parquet")
+    ]
+    for other in runs:
+        assert diff(bench.root, runs[0], other)["rows"]["changed"] == 0
 
 
 def test_quantiles_of_many_pairs_are_those_of_a_fair_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +296,6 @@ def test_the_command(weeks: tuple[Bench, pd.DataFrame, pd.DataFrame, list[str]])
     assert (said.exit_code, said.stderr) == (0, "")
     assert said.stdout.startswith(f"# weekly {runs[0]} → weekly {runs[1]}\n\ntiny/1 (-) → tiny/2 (-)\n")
     assert "| of these changed " in said.stdout
-    assert "Score shift: mean " in said.stdout
+    assert "Score shift (probability): mean " in said.stdout
     document = json.loads(CliRunner().invoke(program, [*arguments, "--json"]).stdout)
     assert document == json.loads(json.dumps(diff(bench.root, *runs, group_by="product")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from batch.cli.program import json_option, print_json, root_option
@@ -39,6 +41,7 @@ def diff(*, root: str, run_a: str, run_b: str, group_by: str, as_json: bool) -> 
 @click.option("--labels", default="", metavar="URI", help="With --run: a file with the job's id column and the labels.")
 @click.option("--label-column", default="label", show_default=True, metavar="COLUMN", help="The labels in that file.")
 @click.option("--group-by", default="", metavar="COLUMN", help="Also compare group by group.")
+@click.option("--pickle-sha256", multiple=True, metavar="DIGEST", help="Of a joblib model that you trust.")
 @json_option
 @root_option
 def compare(
@@ -53,6 +56,7 @@ def compare(
     labels: str,
     label_column: str,
     group_by: str,
+    pickle_sha256: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Compare two versions (numbers or aliases) of NAME on a file, or the variants of a run.
@@ -61,8 +65,10 @@ def compare(
     """
     from batch.monitor import text
 
-    if run_id and (name or data or target):
+    if run_id and (name or data or target or pickle_sha256):
         raise UsageError("--run compares the variants of a run: it takes no model and no --data", hint="use --labels")
+    if not run_id and labels:
+        raise UsageError("--labels belongs to --run", hint="labels that stand in the data are named by --target COLUMN")
     if run_id:
         from batch.monitor.variants import compare_run
 
@@ -74,8 +80,25 @@ def compare(
             )
         from batch.monitor.compare import compare_models
 
-        found = [compare_models(root, name, first, second, data=data, target=target, group_by=group_by)]
+        found = [
+            compare_models(
+                root,
+                name,
+                first,
+                second,
+                data=data,
+                target=target,
+                group_by=group_by,
+                pickle_sha256=pickle_sha256,
+            )
+        ]
     if as_json:
         print_json(found if run_id else found[0])
     else:
         click.echo("\n\n".join(text.comparison_text(one) for one in found))
+
+
+def use_text(one: dict[str, Any]) -> str:
+    """Which job used a model, as a line of ``models show``."""
+    role = f"{one['variant']}, shadow" if one["mode"] == "shadow" else one["variant"]
+    return f"used by  {one['job']}: version {one['version']} ({role}), run {one['run_id']} of {one['finished_at']}"

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from batch.cli.compare import use_text
 from batch.cli.program import json_option, print_json, root_option
 from batch.cli.text import model_text, table
 from batch.errors import UsageError
@@ -40,17 +41,20 @@ def list_(*, root: str, as_json: bool) -> None:
 @json_option
 @root_option
 def show(*, root: str, model: str, as_json: bool) -> None:
-    """Show a version (default: the newest): signature, metrics, histories of its aliases."""
+    """Show a version (default: the newest): signature, metrics, histories of its aliases, and which jobs used it last."""
     from batch.models import registry
+    from batch.monitor.usage import used_by
 
     name, slash, version = model.partition("/")
     if slash and not (version.isascii() and version.isdigit() and int(version)):
         raise UsageError(f"'{version}' in {model} is not a version number", hint=f"write {name}/1")
-    card = registry.describe(root, name, int(version) if slash else None)
+    number = int(version) if slash else None
+    card = registry.describe(root, name, number)
+    card["used_by"] = used_by(root, name, number)
     if as_json:
         print_json(card)
     else:
-        click.echo(model_text(card))
+        click.echo("\n".join([model_text(card), *map(use_text, card["used_by"])]))
 
 
 @models.command()
@@ -94,10 +98,20 @@ def register(
 )
 @click.option("--data", default="", metavar="FILE", help="With --if-better: measure it on this .csv or .parquet file.")
 @click.option("--target", default="", metavar="COLUMN", help="The labels in the data.")
+@click.option("--pickle-sha256", multiple=True, metavar="DIGEST", help="With --data: of a joblib model that you trust.")
 @json_option
 @root_option
 def promote(
-    *, root: str, as_json: bool, name: str, version: int, alias: str, metric: str, data: str, target: str
+    *,
+    root: str,
+    as_json: bool,
+    name: str,
+    version: int,
+    alias: str,
+    metric: str,
+    data: str,
+    target: str,
+    pickle_sha256: tuple[str, ...],
 ) -> None:
     """Let an alias mean VERSION of NAME from now on.
 
@@ -107,7 +121,11 @@ def promote(
     if metric:
         from batch.monitor.promote import promote_if_better
 
-        entry = promote_if_better(root, name, version, alias, metric, data=data, target=target, by=user())
+        entry = promote_if_better(
+            root, name, version, alias, metric, data=data, target=target, by=user(), pickle_sha256=pickle_sha256
+        )
+    elif data or target:
+        raise UsageError("--data and --target say how to measure, but not what", hint="add --if-better METRIC")
     else:
         from batch.models import registry
 

@@ -20,7 +20,7 @@ def estimate(prepared: Prepared, plan: Plan) -> tuple[dict[str, Any], dict[str, 
     """``{"rows", "chunks", "seconds", "memory_bytes"}``, and of each shadow that would score nothing, why. Raises `ModelRefused` or `MemoryExceeded` as the run would."""
     job, models = prepared.job, prepared.models
     sizing = size(job, plan, choose(job.run.engine, plan), sum(model.size_bytes for model in models.values()))
-    loaded = load_models(models, shadow_names(plan), job.trust.pickle_sha256)
+    loaded = load_models(models, shadow_names(plan), job.trust.pickle_sha256, record=False)
     rows = sum(_rows(file.shape) for file in plan.files)
     decoded = sum(file.shape.decoded_bytes or file.shape.size_bytes for file in plan.files)
     seconds = START_SECONDS + (decoded / BYTES_PER_SECOND + rows * _seconds_per_row(plan, loaded)) / sizing.workers

@@ -18,14 +18,25 @@ Loaded = Mapping[str, "LoadedModel | str"]
 """By variant; of a shadow that cannot be loaded, why."""
 
 
-def load_models(resolved: Mapping[str, ResolvedModel], shadows: Collection[str], pickles: Collection[str]) -> Loaded:
-    """Load the model of every variant. Raises `ModelRefused` for one that delivers; `shadows` are the names of those that do not."""
+def load_models(
+    resolved: Mapping[str, ResolvedModel],
+    shadows: Collection[str],
+    pickles: Collection[str],
+    *,
+    proven: bool = False,
+    record: bool = True,
+) -> Loaded:
+    """Load the model of every variant. Raises `ModelRefused` for one that delivers; `shadows` are the names of those that do not.
+
+    `proven`: by the coordinator, so that its workers need not try each model in a process of its own again. `record` that
+    it passed.
+    """
     from batch.models.bundle import load
 
     found: dict[str, LoadedModel | str] = {}
     for name, model in resolved.items():
         try:
-            found[name] = load(model, pickle_sha256=pickles)
+            found[name] = load(model, pickle_sha256=pickles, proven=proven, record=record)
         except BatchError as error:
             if name not in shadows:
                 raise

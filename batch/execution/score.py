@@ -43,7 +43,8 @@ def open_context(
     prepare: Callable[[], None] = lambda: None,
 ) -> Context:
     """Load the models, by variant, for a worker process of its own."""
-    return Context(plan, limited(plan, load_models(references, shadow_names(plan), pickle_sha256), prepare))
+    loaded = load_models(references, shadow_names(plan), pickle_sha256, proven=True)
+    return Context(plan, limited(plan, loaded, prepare))
 
 
 def score_chunk(context: Context, task: Task) -> chunk.ChunkRecord:

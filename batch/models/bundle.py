@@ -19,6 +19,7 @@ from batch.models import aliases, catalogue, outputs, signature
 from batch.models.outputs import Outputs
 from batch.models.signature import SignatureColumn
 from batch.storage import join, normalise, storage_for
+from batch.uri import parent
 
 if TYPE_CHECKING:
     from batch.models.loaded import LoadedModel
@@ -33,6 +34,11 @@ GOLDEN = "golden.parquet"
 PROFILE = "profile.json"
 SKOPS = "model.skops"
 JOBLIB = "model.joblib"
+MODEL_SUFFIXES = (".skops", ".joblib", ".pkl")
+"""Of a reference that names the model file of a bundle and not its folder."""
+
+MLFLOW = ("http://", "https://")
+"""How the URI of a model begins that an MLflow server keeps; a bundle is in S3 or in a folder."""
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
@@ -55,49 +61,102 @@ class ResolvedModel:
     """The parsed model.json."""
     size_bytes: int
     """Sum of the file sizes that model.json records."""
+    registered: bool = False
+    """Whether it is a version of the registry under the root that was asked: then it was loaded and replayed before."""
+    proof_uri: str = ""
+    """Where it is recorded that one of another place has passed its trial (see `batch.models.quarantine`)."""
 
 
-def resolve(reference: str, root: str) -> ResolvedModel:
-    """The version that a reference means now: ``models:/name@alias``, ``models:/name/3`` or a bundle folder.
+def resolve(reference: str, root: str, *, pickle_sha256: Collection[str] = ()) -> ResolvedModel:
+    """The version that a reference means now: ``models:/name@alias``, ``models:/name/3``, a bundle folder or the model file in one.
 
-    Raises `UsageError` for a reference of no such form, `ModelMissing` (with the nearest existing names) and `ModelRefused`
-    for a card that cannot be read.
+    With MLFLOW_TRACKING_URI set, ``models:/`` is asked of that server; `pickle_sha256` are the digests of the pickles of MLflow
+    that may be loaded, which has to be done to know what they return. Raises `UsageError` for a reference of no such form,
+    `ModelMissing` (with the nearest existing names) and `ModelRefused` for a card that cannot be read; of MLflow also
+    `ModelNotTrusted`, `StorageUnavailable` and `PermissionDenied`.
     """
-    uri = _registered(reference, root) if reference.startswith("models:") else join(normalise(reference), "")
+    if reference.startswith(("models:", *MLFLOW)):
+        from batch.models import mlflow
+
+        if mlflow.is_meant(reference):
+            return mlflow.resolve(reference, root, pickle_sha256)
+    return resolve_bundle(reference, root)
+
+
+def resolve_bundle(reference: str, root: str) -> ResolvedModel:
+    """The same where ``models:/`` is the registry under the root, wherever MLFLOW_TRACKING_URI points."""
+    uri, file = _place(reference, root)
     body = _get(join(uri, catalogue.CARD))
+    if body is None and file:
+        raise ModelMissing(
+            f"there is no {catalogue.CARD} beside {uri}{file}, so nothing says which columns the model takes",
+            hint=f"register it: batch-predict models register NAME {file} --data TRAINING.csv",
+        )
     if body is None:
         raise ModelMissing(
             f"there is no {catalogue.CARD} in {uri}", hint="name the folder of a bundle, or models:/name@alias"
         )
-    card = _card(body, uri)
-    return ResolvedModel(
+    card, sha256 = _card(body, uri), hashlib.sha256(body).hexdigest()
+    if file and (card["model_file"] != file or file not in card["files"]):
+        raise ModelRefused(
+            f"{join(uri, catalogue.CARD)} is about {card['model_file']}, not about {file}",
+            hint="name the folder of the bundle, or the model file that its card names",
+        )
+    registered = uri.startswith(join(root, "models", "")) if root else False
+    resolved = ResolvedModel(
         uri_given=reference,
         uri=uri,
         name=card["name"],
         version=card["version"],
-        sha256=hashlib.sha256(body).hexdigest(),
+        sha256=sha256,
         signature=signature.from_json(card["signature"]),
         outputs=outputs.from_json(card["outputs"]),
         card=card,
         size_bytes=sum(file["size_bytes"] for file in card["files"].values()),
+        registered=registered,
+        proof_uri=join(root, "probe", "models", f"{sha256}.json") if root and not registered else "",
     )
+    _check_size(resolved)
+    return resolved
 
 
-def _registered(reference: str, root: str) -> str:
-    """The bundle folder of a ``models:/`` reference."""
+def _check_size(resolved: ResolvedModel) -> None:
+    if resolved.size_bytes > MAX_BUNDLE_BYTES:
+        raise ModelRefused(
+            f"{resolved.uri} holds {resolved.size_bytes} bytes, more than the limit of {MAX_BUNDLE_BYTES}"
+        )
+
+
+def _place(reference: str, root: str) -> tuple[str, str]:
+    """The folder of a bundle, with the slash at its end, and the name of the file where the reference is one."""
+    if reference.startswith("models:"):
+        return _registered(reference, root), ""
+    uri = normalise(reference)
+    if reference.endswith(MODEL_SUFFIXES):
+        return parent(uri), uri[len(parent(uri)) :]
+    return join(uri, ""), ""
+
+
+def parse(reference: str) -> tuple[str, str | None, str | None]:
+    """Name, alias and version of a ``models:/`` reference, the latter two in text and one of them None. Raises `UsageError`."""
     match = _REFERENCE.fullmatch(reference)
     if match is None:
         raise UsageError(
             f"model reference {reference!r} is malformed", hint="write models:/name@alias or models:/name/3"
         )
-    name, alias, number = match["name"], match["alias"], match["version"]
+    return match["name"], match["alias"], match["version"]
+
+
+def _registered(reference: str, root: str) -> str:
+    """The bundle folder of a ``models:/`` reference."""
+    name, alias, number = parse(reference)
     shelf = catalogue.shelf(root, name)
     if not shelf.versions:
         names = [known for known, found in catalogue.shelves(root).items() if found.versions]
         raise ModelMissing(f"there is no model {name!r} under {root}", hint=_nearest(name, names, "models"))
     if alias and alias not in shelf.aliases:
         raise ModelMissing(f"model {name!r} has no alias {alias!r}", hint=_nearest(alias, shelf.aliases, "aliases"))
-    version = aliases.current(root, name, alias, shelf.aliases[alias]).version if alias else int(number)
+    version = aliases.current(root, name, alias, shelf.aliases[alias]).version if alias else int(number or 0)
     if version not in shelf.versions:
         raise ModelMissing(
             f"model {name!r} has no version {version}",
@@ -129,7 +188,7 @@ def _card(body: bytes, uri: str) -> dict[str, Any]:
                 f"{join(uri, catalogue.CARD)} has format {card['format']}, this program reads format {FORMAT}",
                 hint="upgrade batch-predict, or register the model again with this version",
             )
-        _check_files(card["files"])
+        check_files(card["files"])
         if not isinstance(card["name"], str) or not isinstance(card["version"], (int, type(None))):
             raise TypeError("name and version")
         if not isinstance(card["model_file"], str) or not isinstance(card["libraries"], dict):
@@ -141,7 +200,7 @@ def _card(body: bytes, uri: str) -> dict[str, Any]:
     return dict(card)
 
 
-def _check_files(files: Any) -> None:
+def check_files(files: Any) -> None:
     """Raise ValueError unless every file is a plain name with a digest and a size: a card must not lead elsewhere."""
     for name, file in files.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -150,13 +209,26 @@ def _check_files(files: Any) -> None:
             raise ValueError(f"digest or size of {name!r}")
 
 
-def load(resolved: ResolvedModel, *, pickle_sha256: Collection[str] = ()) -> LoadedModel:
+def load(
+    resolved: ResolvedModel, *, pickle_sha256: Collection[str] = (), proven: bool = False, record: bool = True
+) -> LoadedModel:
     """The model, ready to predict, with every digest checked and its golden rows replayed.
 
-    Raises `ModelChanged`, `ModelNotTrusted`, `GoldenRowsDiffer` or `ModelRefused`; `pickle_sha256` are the digests of joblib
-    files that may be loaded.
+    A model that is not registered is tried in a process of its own first, unless that was `proven`; `record` under the root that it
+    has passed. Raises `ModelChanged`,
+    `ModelNotTrusted`, `GoldenRowsDiffer` or `ModelRefused`; `pickle_sha256` are the digests of joblib files that may be loaded.
     """
     files = read_files(resolved)
+    if not (resolved.registered or proven):
+        from batch.models.quarantine import prove
+
+        prove(resolved, pickle_sha256, record=record)
+    if resolved.uri.startswith(MLFLOW):
+        from batch.models import flavour, mlflow
+
+        if record and not proven:
+            mlflow.remember(resolved)
+        return flavour.assemble(resolved, files, pickle_sha256)
     from batch.models import loading  # heavy: only once the bytes are what was registered
 
     return loading.assemble(resolved, files, pickle_sha256)
@@ -164,10 +236,11 @@ def load(resolved: ResolvedModel, *, pickle_sha256: Collection[str] = ()) -> Loa
 
 def read_files(resolved: ResolvedModel) -> dict[str, bytes]:
     """Every file that model.json names, by name. Raises `ModelChanged` unless all sizes and digests are the recorded ones."""
-    if resolved.size_bytes > MAX_BUNDLE_BYTES:
-        raise ModelRefused(
-            f"{resolved.uri} holds {resolved.size_bytes} bytes, more than the limit of {MAX_BUNDLE_BYTES}"
-        )
+    _check_size(resolved)
+    if resolved.uri.startswith(MLFLOW):
+        from batch.models import mlflow
+
+        return mlflow.read_files(resolved)
     return {name: _read_file(resolved.uri, name, file) for name, file in resolved.card["files"].items()}
 
 

@@ -37,7 +37,9 @@ def assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Collec
         try:
             model = _assemble(resolved, files, pinned)
         except ModelRefused as error:
-            raise _told(error, resolved.card) from error
+            if (told := _told(error, resolved.card)) is error:
+                raise  # with the cause it has
+            raise told from error
         except (KeyError, TypeError, ValueError, SchemaMismatch) as error:  # the digests fit, the contents do not
             raise ModelRefused(f"{resolved.uri} does not fit together: {error!r}", hint=REGISTER_AGAIN) from error
     model.warnings.extend(_unique(caught, resolved.card))

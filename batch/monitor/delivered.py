@@ -17,38 +17,21 @@ from batch.execution.commit import is_cleaned
 from batch.execution.committed import Commits
 from batch.execution.ownership import sha256_of
 from batch.execution.variants import VARIANT
-from batch.formats import FORMATS, Column, Cut, ReadOptions, format_of
+from batch.formats import FORMATS, Column, ReadOptions, format_of
 from batch.formats.compression import spool
 from batch.formats.id_text import id_texts
 from batch.job import Job
 from batch.models import bundle
 from batch.models.outputs import Outputs
+from batch.monitor.codes import NO_LABEL, Codes, spelled
+from batch.monitor.metrics import chances_of
+from batch.monitor.reading import blocks
 from batch.storage import Source, join, storage_for
 
 CHAMPION = "champion"
 PIECE_BYTES = 8 << 20
-NO_LABEL = -1
-"""Code of a prediction that is null."""
-
-
-class Codes:
-    """Texts as small numbers, the same ones for everything that is compared."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-
-    def of(self, texts: pa.Array) -> np.ndarray:
-        """int64 codes; `NO_LABEL` for null."""
-        encoded = texts.dictionary_encode()
-        known = [self._codes.setdefault(text, len(self._codes)) for text in encoded.dictionary.to_pylist()]
-        codes = np.array([*known, NO_LABEL], np.int64)
-        found: np.ndarray = np.take(codes, encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False), mode="wrap")
-        return found
-
-    @property
-    def texts(self) -> list[str]:
-        """By code."""
-        return [*self._codes]
+RECORD_BYTES = 256 << 20
+"""A delivered record was within the job's limit when it was read, and is longer by its predictions and its quoting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +44,8 @@ class Batch:
     """Codes of the predictions; all `NO_LABEL` for a regressor."""
     scores: np.ndarray
     """float64: the score column, NaN where it is null or where there is none."""
+    chances: np.ndarray
+    """float64, shape (rows, classes): their probabilities where there are more than two, else (rows, 0)."""
     groups: np.ndarray
     """Codes of the group; all `NO_LABEL` without one."""
     variants: np.ndarray
@@ -112,22 +97,40 @@ class Run:
         group_codes: Codes,
         group_by: str = "",
     ) -> Iterator[Batch]:
-        """The rows of some files, in order. Raises `InputRefused` where neither chunks nor file can be read any more."""
+        """The rows of some files, in order.
+
+        Raises `InputRefused` where neither chunks nor file can be read any more, and `UsageError` where `group_by` makes no groups.
+        """
         for one in files:
             path = os.path.join(scratch, "delivered." + (format_of(one["uri"])[0] or "csv"))
             self._fetch(one, path, scratch)
-            score = outputs.score if len(outputs.columns) > 1 or outputs.kind == "regressor" else ""
-            wanted = _Wanted(outputs.kind == "classifier", score, self.id_column, group_by)
+            wanted = _Wanted(outputs, self.id_column, group_by)
             for table in _tables(path, one, self.job.input.delimiter, wanted):
                 yield wanted.batch(table, labels, group_codes)
             os.unlink(path)
+
+    @property
+    def columns(self) -> set[str]:
+        """Of the delivered rows."""
+        return set.intersection(*(set(one["columns"]) for one in self.outputs("predictions")))
+
+    def group_column(self, asked: str) -> str:
+        """`asked`, or else the job's ``[report] group_by`` where the output has it. Raises `UsageError` for a column it lacks."""
+        if asked and asked not in self.columns:
+            raise UsageError(
+                f"the output of run {self.run_id} has no column {asked!r}",
+                hint=f"its columns: {', '.join(sorted(self.columns))}",
+            )
+        default = self.job.report.group_by
+        return asked or (default if default in self.columns else "")
 
     def _fetch(self, one: dict[str, Any], path: str, scratch: str) -> None:
         """Write the decompressed file: as its commit stands for it, which is what was delivered whatever the key holds now."""
         _, compression = format_of(one["uri"])
         packed = os.path.join(scratch, "packed") if compression else path
-        with open(packed, "wb") as file:
-            file.writelines(self._pieces(one))
+        damaged = None if is_cleaned(self.folder) else self._write(packed, self._committed(one))
+        if is_cleaned(self.folder) or damaged is not None:
+            self._write(packed, self._standing(one, damaged))
         if compression:
             info = storage_for(packed).head(packed)
             assert info is not None, "it was just written"
@@ -135,38 +138,53 @@ class Run:
             spool(source, compression, path, max_decompressed_bytes=1 << 50, max_ratio=1e9)  # our own file
             os.unlink(packed)
 
-    def _pieces(self, one: dict[str, Any]) -> Iterator[bytes]:
-        if not is_cleaned(self.folder):
-            try:
-                yield from self._commits.files(self.folder, one["uri"]).bytes()
-            except ChunkDamaged as error:
-                raise InputRefused(f"run {self.run_id} cannot be read: {error.message}", hint=error.hint) from error
-            return
+    def _write(self, path: str, pieces: Iterator[bytes]) -> ChunkDamaged | None:
+        """Write a file; what is wrong with the staged chunks where that ends it early."""
+        try:
+            with open(path, "wb") as file:
+                file.writelines(pieces)
+        except ChunkDamaged as error:
+            return error
+        return None
+
+    def _committed(self, one: dict[str, Any]) -> Iterator[bytes]:
+        return self._commits.files(self.folder, one["uri"]).bytes()
+
+    def _standing(self, one: dict[str, Any], damaged: ChunkDamaged | None) -> Iterator[bytes]:
+        """The published file, if it is still the run's own."""
         info = storage_for(one["uri"]).head(one["uri"])
         if info is None or sha256_of(info) != one["sha256"]:
+            why = f"cannot be read ({damaged.message})" if damaged else "were cleaned"
             raise InputRefused(
-                f"the staged chunks of run {self.run_id} were cleaned, and {one['uri']} is not its file any more",
+                f"the staged chunks of run {self.run_id} {why}, and {one['uri']} is not its file any more",
                 hint="run the period again with --force",
             )
         source = Source(storage_for(one["uri"]), info)
         for start in range(0, source.size_bytes, PIECE_BYTES):
-            yield source.read(start, start + PIECE_BYTES)
+            yield source.read(start, min(start + PIECE_BYTES, source.size_bytes))
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """What is read of a file with predictions."""
 
-    has_classes: bool
-    score: str
-    """The score column, or ""."""
+    outputs: Outputs
     id_column: str
     group_by: str
 
     @property
+    def score(self) -> str:
+        """The score column, or ""."""
+        return self.outputs.score if len(self.outputs.columns) > 1 or self.outputs.kind == "regressor" else ""
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for name in (self.score, *chances_of(self.outputs)) if name))
+
+    @property
     def texts(self) -> tuple[str, ...]:
-        names = (self.id_column, self.group_by, VARIANT, "prediction" if self.has_classes else "")
-        return tuple(dict.fromkeys(name for name in names if name))
+        label = "prediction" if self.outputs.kind == "classifier" else ""
+        return tuple(dict.fromkeys(name for name in (self.id_column, self.group_by, VARIANT, label) if name))
 
     def batch(self, table: pa.Table, labels: Codes, groups: Codes) -> Batch:
         """A decoded block in codes."""
@@ -175,27 +193,47 @@ class _Wanted:
         def texts(name: str) -> pa.Array:
             return id_texts(table, name) if name in table.column_names else nothing
 
-        scores = np.full(table.num_rows, np.nan)
-        if self.score:
-            scores = table[self.score].to_numpy().astype(np.float64, copy=False)
-        found = labels.of(texts("prediction") if self.has_classes else nothing)
-        return Batch(texts(self.id_column), found, scores, groups.of(texts(self.group_by)), groups.of(texts(VARIANT)))
+        def numbers(name: str) -> np.ndarray:
+            found: np.ndarray = table[name].to_numpy().astype(np.float64, copy=False)
+            return found
+
+        found = np.full(table.num_rows, NO_LABEL)
+        if self.outputs.kind == "classifier":
+            found = labels.of(spelled(texts("prediction"), self.outputs))
+        return Batch(
+            ids=texts(self.id_column),
+            labels=found,
+            scores=numbers(self.score) if self.score else np.full(table.num_rows, np.nan),
+            chances=np.empty((table.num_rows, 0))
+            if not chances_of(self.outputs)
+            else np.stack([numbers(name) for name in chances_of(self.outputs)], axis=1),
+            groups=groups.of(texts(self.group_by)),
+            variants=groups.of(texts(VARIANT)),
+        )
 
 
 def _tables(path: str, one: dict[str, Any], delimiter: str, wanted: _Wanted) -> Iterator[pa.Table]:
     name = format_of(path)[0]
-    kept = tuple(column for column in wanted.texts if column in one["columns"])
-    typed = (Column(wanted.score, "double", required=False),) if wanted.score else ()
-    options = ReadOptions(typed, kept=kept, delimiter=delimiter if name == "csv" else ",", on_range="allow")
+    if wanted.group_by in wanted.numbers:
+        raise UsageError(f"column {wanted.group_by!r} is a score and makes no groups", hint="choose another --group-by")
+    options = ReadOptions(
+        tuple(Column(column, "double", required=False) for column in wanted.numbers),
+        kept=tuple(column for column in wanted.texts if column in one["columns"]),
+        delimiter=delimiter if name == "csv" else ",",
+        max_record_bytes=RECORD_BYTES,
+        on_range="allow",
+    )
     storage = storage_for(path)
     info = storage.head(path)
     assert info is not None, "it was just written"
     if not one["rows"]:
         return
-    source, form = Source(storage, info, one["uri"]), FORMATS[name]
-    shape = form.inspect(source, options)
-    end = shape.rows if name == "parquet" else shape.size_bytes
-    for block in form.read(source, shape, Cut(shape.data_start, end or 0), shape.data_start, options):
+    source = Source(storage, info, one["uri"])
+    shape = FORMATS[name].inspect(source, options)
+    for block in blocks(source, shape, name, options):
         if block.rejects is not None and block.rejects.num_rows:
-            raise InputRefused(f"{one['uri']} holds rows that cannot be read: somebody changed it")
+            raise InputRefused(
+                f"{one['uri']} holds rows that cannot be read",
+                hint="batch-predict verify says whether somebody changed it",
+            )
         yield block.table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +13,18 @@ from batch.execution.unique import digests
 
 PART_ROWS = 1_000_000
 """Rows of one side that are joined at a time."""
-_DIGEST = [("high", "<u8"), ("low", "<u8")]
+_DIGEST = (("high", "<u8"), ("low", "<u8"))
+Field = tuple[str, str] | tuple[str, str, tuple[int, ...]]
 
 
 class Spill:
     """One side of a join: fixed-width rows in files of a scratch folder, parted by id."""
 
-    def __init__(self, folder: str, name: str, fields: list[tuple[str, str]], parts: int) -> None:
-        """`fields`: (name, numpy type) of what is kept of a row besides its id."""
+    def __init__(self, folder: str, name: str, fields: Sequence[Field], parts: int) -> None:
+        """`fields`: (name, numpy type) of what is kept of a row besides its id, with a shape where it is several numbers."""
         self._paths = [os.path.join(folder, f"{name}.{number}") for number in range(parts)]
         self.parts = parts
+        self.fields = [field[0] for field in fields]
         self.dtype = np.dtype([*_DIGEST, *fields])
         self.rows = 0
         self.without_id = 0

@@ -1,8 +1,6 @@
-"""Metrics of predictions whose labels are known, and how sure one may be that two of them differ.
+"""Metrics of predictions whose labels are known, of two sides, and whether the second is better.
 
-Means over rows (accuracy, log loss, Brier score, MAE, MSE) come from running sums, with normal intervals. The area under the ROC curve and
-its covariance follow DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988), by the midranks of Sun and Xu, IEEE Signal Processing Letters
-21 (2014), over at most `AUC_ROWS` rows.
+Everything but the area under the ROC curve comes from running sums; that takes at most `AUC_ROWS` rows of memory.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from batch.models.outputs import Outputs
+from batch.monitor.intervals import Interval, Mean, delong, normal, of_roots, paired_shares, unpaired_shares
 
 HIGHER_IS_BETTER = {
     "accuracy": True,
@@ -29,61 +28,60 @@ HIGHER_IS_BETTER = {
     "rmse": False,
 }
 """Every metric whose direction is known."""
-Z_95 = 1.959963984540054
 MIN_ROWS = 100
 """Below that a difference is not judged."""
+MIN_CLASS_ROWS = 10
+"""Nor is the difference of two curves with fewer rows of one of the classes."""
 AUC_ROWS = 1_000_000
+"""Rows of a join come by the hash of their ids: the first ones are a fair sample."""
 CLIP = 1e-15
-"""Probabilities are kept so far from 0 and 1 in the log loss."""
+"""Probabilities are kept so far from 0 in the log loss."""
 
 
 def has_probability(outputs: Outputs) -> bool:
-    """Whether there is the probability of one class, and so log loss, Brier score and ROC curve."""
+    """Whether there is the probability of one class, and so Brier score and ROC curve."""
     return outputs.kind == "classifier" and len(outputs.classes) == 2 and len(outputs.columns) == 2
 
 
+def chances_of(outputs: Outputs) -> tuple[str, ...]:
+    """The columns with the probabilities of all classes, in their order, of a model that has more than two."""
+    many = outputs.kind == "classifier" and len(outputs.classes) > 2
+    return outputs.names[1:] if many else ()
+
+
+def chance_of_truth(chances: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
+    """The probability that each row's true class was given; None without columns.
+
+    `chances`: shape (rows, classes); `codes`: the true classes as numbers of columns.
+    """
+    return chances[np.arange(len(codes)), codes] if chances.shape[1] else None
+
+
 def row_metrics(
-    kind: str, correct: np.ndarray, score: np.ndarray, truth: np.ndarray, *, has_score: bool
+    kind: str,
+    correct: np.ndarray,
+    score: np.ndarray,
+    truth: np.ndarray,
+    chance: np.ndarray | None = None,
+    *,
+    has_score: bool,
 ) -> dict[str, np.ndarray]:
     """What each row adds to the mean metrics. `kind`: classifier or regressor.
 
-    Of a classifier: `correct` (bool), and where it has the probability of one class, `score` (that) and `truth` (1.0 for that class,
-    else 0.0). Of a regressor `score` and `truth` are the values.
+    Of a classifier: `correct` (bool); where it has the probability of one class, `score` (that) and `truth` (1.0 for that class, else
+    0.0); and `chance`, the probability of the true class, where it has more. Of a regressor `score` and `truth` are the values.
     """
     if kind == "regressor":
         error = score - truth
         return {"mae": np.abs(error), "mse": error**2}
     found = {"accuracy": correct.astype(np.float64)}
     if has_score:
-        chance = np.clip(np.where(truth == 1.0, score, 1.0 - score), CLIP, 1.0)
-        found |= {"log_loss": -np.log(chance), "brier": (score - truth) ** 2}
+        chance = np.where(truth == 1.0, score, 1.0 - score)
+    if chance is not None:
+        found["log_loss"] = -np.log(np.clip(chance, CLIP, 1.0))
+    if has_score:
+        found["brier"] = (score - truth) ** 2
     return found
-
-
-@dataclass(slots=True)
-class Mean:
-    """A mean over rows, from running sums."""
-
-    rows: int = 0
-    total: float = 0.0
-    square: float = 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        """Take in rows."""
-        self.rows += len(values)
-        self.total += float(values.sum())
-        self.square += float((values**2).sum())
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.rows if self.rows else math.nan
-
-    @property
-    def variance(self) -> float:
-        """Of the mean itself."""
-        if self.rows < 2:
-            return math.inf
-        return max(0.0, self.square - self.rows * self.mean**2) / (self.rows - 1) / self.rows
 
 
 @dataclass(slots=True)
@@ -92,114 +90,131 @@ class Scoreboard:
 
     kind: str
     has_score: bool
+    auc_rows: int = AUC_ROWS
+    """Rows that the ROC curve takes."""
     sides: tuple[dict[str, Mean], dict[str, Mean]] = field(default_factory=lambda: ({}, {}))
     differences: dict[str, Mean] = field(default_factory=dict)
+    rows: int = 0
+    _gained: int = 0
+    _lost: int = 0
     _kept: list[np.ndarray] = field(default_factory=list)
-    _rows: int = 0
+    _kept_rows: int = 0
 
-    def add(self, correct: tuple[Any, Any], scores: tuple[Any, Any], truth: np.ndarray) -> None:
+    def add(
+        self,
+        correct: tuple[Any, Any],
+        scores: tuple[Any, Any],
+        truth: np.ndarray,
+        chances: tuple[Any, Any] = (None, None),
+    ) -> None:
         """Take in rows whose label is known: see `row_metrics`."""
         one, other = (
-            row_metrics(self.kind, right, score, truth, has_score=self.has_score)
-            for right, score in zip(correct, scores, strict=True)
+            row_metrics(self.kind, right, score, truth, chance, has_score=self.has_score)
+            for right, score, chance in zip(correct, scores, chances, strict=True)
         )
         for name, values in one.items():
             self.sides[0].setdefault(name, Mean()).add(values)
             self.sides[1].setdefault(name, Mean()).add(other[name])
             self.differences.setdefault(name, Mean()).add(other[name] - values)
-        if self.kind == "classifier" and self.has_score and self._rows < AUC_ROWS:
-            self._kept.append(np.stack([truth, *scores])[:, : AUC_ROWS - self._rows])
-            self._rows += self._kept[-1].shape[1]
+        self.rows += len(truth)
+        if self.kind == "classifier":
+            self._gained += int((correct[1] & ~correct[0]).sum())
+            self._lost += int((correct[0] & ~correct[1]).sum())
+        if self.has_score and self._kept_rows < self.auc_rows:
+            self._kept.append(np.stack([truth, *scores])[:, : self.auc_rows - self._kept_rows])
+            self._kept_rows += self._kept[-1].shape[1]
 
     def as_dict(self) -> dict[str, Any]:
         """Per metric: both values, the difference with its 95 % interval, and a verdict on the second side."""
         found = {}
         for name, difference in self.differences.items():
-            values = self.sides[0][name].mean, self.sides[1][name].mean
-            found[name] = _entry(name, difference.rows, values, difference.mean, difference.variance)
+            one, other = self.sides[0][name], self.sides[1][name]
+            between = normal(difference.mean, difference.variance)
+            if name == "accuracy":
+                between = paired_shares(difference.rows, self._gained, self._lost)
+            found[name] = entry(name, difference.rows, (one.mean, other.mean), between)
         if self._kept:
-            truth, one, other = np.concatenate(self._kept, axis=1)
-            areas, covariance = delong(truth, np.stack([one, other]))
+            truth, *scores = np.concatenate(self._kept, axis=1)
+            areas, covariance = delong(truth, np.stack(scores))
             variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-            found["roc_auc"] = _entry("roc_auc", len(truth), (areas[0], areas[1]), areas[1] - areas[0], variance)
+            between = normal(areas[1] - areas[0], max(0.0, variance))
+            found["roc_auc"] = entry("roc_auc", len(truth), (areas[0], areas[1]), between, fewest=fewest(truth))
         if "mse" in found:
-            roots = {side: math.sqrt(found["mse"][side] or 0.0) for side in ("first", "second")}
-            found["rmse"] = {"rows": found["mse"]["rows"], **roots}
+            one, other = self.sides[0]["mse"], self.sides[1]["mse"]
+            between = of_roots(one, other, self.differences["mse"].variance)
+            found["rmse"] = entry("rmse", one.rows, (_root(one), _root(other)), between)
         return found
 
 
-def _entry(name: str, rows: int, values: tuple[float, float], difference: float, variance: float) -> dict[str, Any]:
-    half = Z_95 * math.sqrt(variance) if math.isfinite(variance) else math.inf
-    low, high = difference - half, difference + half
-    known = rows >= MIN_ROWS and math.isfinite(difference) and math.isfinite(half)
+def unpaired(one: dict[str, Mean], other: dict[str, Mean]) -> dict[str, Any]:
+    """The same of two sides on different rows."""
+    found = {}
+    for name in [name for name in one if name in other]:
+        mine, its = one[name], other[name]
+        rows, between = min(mine.rows, its.rows), unpaired_interval(mine, its)
+        if name == "accuracy":
+            between = unpaired_shares(mine, its)
+        found[name] = entry(name, rows, (mine.mean, its.mean), between)
+        if name == "mse":
+            between = of_roots(mine, its, mine.variance + its.variance)
+            found["rmse"] = entry("rmse", rows, (_root(mine), _root(its)), between)
+    return found
+
+
+def unpaired_interval(one: Mean, other: Mean) -> Interval | None:
+    """Of the difference of two means over different rows."""
+    return normal(other.mean - one.mean, one.variance + other.variance)
+
+
+def unpaired_areas(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """The areas under the ROC curves of two sides on different rows; both are of shape (2, rows): truth and score."""
+    areas, variances = [], []
+    for truth, score in (one, other):
+        area, covariance = delong(truth, score[None])
+        areas.append(float(area[0]))
+        variances.append(float(covariance[0, 0]))
+    rows = min(one.shape[1], other.shape[1])
+    between = normal(areas[1] - areas[0], sum(variances))
+    return entry("roc_auc", rows, (areas[0], areas[1]), between, fewest=min(fewest(one[0]), fewest(other[0])))
+
+
+def entry(
+    name: str, rows: int, values: tuple[float, float], interval: Interval | None, *, fewest: int | None = None
+) -> dict[str, Any]:
+    """One metric of two sides, judged where there is enough data. `fewest`: rows of the rarer class, where that matters."""
+    lacking = ""
+    if rows < MIN_ROWS:
+        lacking = f"not enough data: {rows} rows, {MIN_ROWS} are needed"
+    elif fewest is not None and fewest < MIN_CLASS_ROWS:
+        lacking = f"not enough data: {fewest} rows of one class, {MIN_CLASS_ROWS} are needed"
+    elif interval is None:
+        lacking = "not enough data: the difference has no interval"
     return {
         "rows": rows,
-        "first": _number(values[0]),
-        "second": _number(values[1]),
-        "difference": _number(difference),
-        "interval": [low, high] if known else None,
-        "verdict": _verdict(name, low, high) if known else f"not enough data: {rows} rows, {MIN_ROWS} are needed",
+        "first": number(values[0]),
+        "second": number(values[1]),
+        "difference": number(values[1] - values[0]),
+        "interval": None if lacking or interval is None else [*map(float, interval)],
+        "verdict": lacking or _verdict(name, *(interval or (0.0, 0.0))),
     }
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """As JSON has it: null for what is none."""
     return float(value) if math.isfinite(value) else None
+
+
+def fewest(truth: np.ndarray) -> int:
+    """Rows of the rarer of two classes."""
+    positive = int((truth == 1.0).sum())
+    return min(positive, len(truth) - positive)
+
+
+def _root(side: Mean) -> float:
+    return math.sqrt(side.mean) if side.rows else math.nan
 
 
 def _verdict(name: str, low: float, high: float) -> str:
     if low <= 0.0 <= high:
         return "no difference seen"
     return "better" if (low > 0.0) == HIGHER_IS_BETTER[name] else "worse"
-
-
-def unpaired(name: str, one: Mean, other: Mean) -> dict[str, Any]:
-    """Two sides on different rows: the difference of their means and its interval."""
-    rows = min(one.rows, other.rows)
-    difference = other.mean - one.mean
-    return _entry(name, rows, (one.mean, other.mean), difference, one.variance + other.variance)
-
-
-def delong(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Areas under the ROC curve of several scores of the same rows, and their covariance.
-
-    `truth`: 1.0 for the positives, length n; `scores`: shape (k, n). Returned are k areas and a (k, k) matrix; NaN without both classes.
-    """
-    positive, k = truth == 1.0, len(scores)
-    m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n:
-        return np.full(k, np.nan), np.full((k, k), np.nan)
-    whole = np.stack([_midranks(one) for one in scores])
-    inside = np.stack([_midranks(one[positive]) for one in scores])
-    outside = np.stack([_midranks(one[~positive]) for one in scores])
-    areas = (whole[:, positive].sum(axis=1) - m * (m + 1) / 2) / (m * n)
-    of_positives = (whole[:, positive] - inside) / n
-    of_negatives = 1.0 - (whole[:, ~positive] - outside) / m
-    covariance = np.cov(of_positives).reshape(k, k) / m if m > 1 else np.full((k, k), np.nan)
-    return areas, covariance + (np.cov(of_negatives).reshape(k, k) / n if n > 1 else np.nan)
-
-
-def _midranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return ((2 * ends - counts + 1) / 2)[inverse]
-
-
-def chi_square_p(statistic: float, freedom: int) -> float:
-    """The chance of a chi-square value at least so large, for a whole number of degrees of freedom.
-
-    Closed forms: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.4.4 and 26.4.5.
-    """
-    half = statistic / 2
-    if freedom % 2 == 0:
-        term, total = 1.0, 1.0
-        for number in range(1, freedom // 2):
-            term *= half / number
-            total += term
-        return math.exp(-half) * total
-    total = math.erfc(math.sqrt(half))
-    term = math.sqrt(2 * statistic / math.pi) * math.exp(-half)
-    for number in range(1, (freedom + 1) // 2):
-        total += term
-        term *= statistic / (2 * number + 1)
-    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from batch.errors import ModelRefused, UsageError
@@ -13,7 +14,16 @@ from batch.monitor.metrics import HIGHER_IS_BETTER
 
 
 def promote_if_better(
-    root: str, name: str, version: int, alias: str, metric: str, *, data: str = "", target: str = "", by: str = ""
+    root: str,
+    name: str,
+    version: int,
+    alias: str,
+    metric: str,
+    *,
+    data: str = "",
+    target: str = "",
+    by: str = "",
+    pickle_sha256: Collection[str] = (),
 ) -> AliasEntry:
     """Make `alias` mean `version` if that is better by `metric` than the version it means now; one that means none is set.
 
@@ -31,19 +41,19 @@ def promote_if_better(
     if entries:
         champion = bundle.resolve(f"models:/{name}/{entries[-1].version}", root)
         if data:
-            _check_measured(root, name, champion.version, version, metric, data, target)
+            found = compare_models(
+                root, name, str(champion.version), str(version), data=data, target=target, pickle_sha256=pickle_sha256
+            )
+            _check_measured(found["metrics"], name, champion.version, version, metric)
         else:
             _check_recorded(champion.card, challenger.card, name, metric)
     return aliases.set_version(root, name, alias, version, by, after=len(entries))
 
 
-def _check_measured(
-    root: str, name: str, champion: int | None, version: int, metric: str, data: str, target: str
-) -> None:
-    found = compare_models(root, name, str(champion), str(version), data=data, target=target)["metrics"]
-    if "interval" not in found.get(metric, {}):
-        usable = ", ".join(name for name, one in found.items() if "interval" in one)
-        raise UsageError(f"these models cannot be compared by {metric}", hint=f"use one of: {usable}")
+def _check_measured(found: dict[str, Any], name: str, champion: int | None, version: int, metric: str) -> None:
+    if metric not in found:
+        usable = f"use one of: {', '.join(found)}" if found else "the file has no row that both can be measured on"
+        raise UsageError(f"these models cannot be compared by {metric} on this file", hint=usable)
     one = found[metric]
     if one["verdict"] == "better":
         return

@@ -29,19 +29,9 @@ def diff_text(found: dict[str, Any]) -> str:
             ],
         ),
         *_shift(found),
+        *([f"\nNot compared: {found['not_compared']}."] if found["not_compared"] else []),
+        *_groups(found, ("added", "gone")),
     ]
-    if found["groups"]:
-        head = (found["group_by"], "in both", "flips", "mean shift", "mean size", "added", "gone")
-        cells = [
-            (
-                str(group["group"]),
-                *(_count(group[key]) for key in ("pairs", "flips")),
-                *(_number(group[key]) for key in ("mean_shift", "mean_absolute_shift")),
-                *(_count(group[key]) for key in ("added", "gone")),
-            )
-            for group in found["groups"]
-        ]
-        lines += ["", *_table(head, cells)]
     return "\n".join(lines)
 
 
@@ -49,30 +39,62 @@ def comparison_text(found: dict[str, Any]) -> str:
     """What `compare_models` found, or one entry of `compare_run`."""
     lines = [f"# {found['first']} (first) and {found['second']} (second)", ""]
     if "refused" in found:
-        return "\n".join([*lines, found["refused"]])
-    if found.get("mode") == "split":
+        return "\n".join([*lines, f"{found['refused']}."])
+    if found["mode"] == "split":
         lines += [*_arms(found)]
     else:
-        agreement = found["agreement"]
-        lines += [
-            f"{_count(found['pairs'])} rows scored by both"
-            + (f", {agreement:.2%} agree" if agreement is not None else "")
-        ]
-        lines += [*_shift(found)]
-        if found["groups"]:
-            head = (found["group_by"], "rows", "flips", "mean shift", "mean size")
-            cells = [
-                (
-                    str(one["group"]),
-                    _count(one["pairs"]),
-                    _count(one["flips"]),
-                    _number(one["mean_shift"]),
-                    _number(one["mean_absolute_shift"]),
-                )
-                for one in found["groups"]
-            ]
-            lines += ["", *_table(head, cells)]
-    return "\n".join([*lines, *_metrics(found["metrics"])])
+        lines += [_scored_by_both(found), *_shift(found), *_groups(found)]
+    return "\n".join([*lines, *_labels(found["labels"]), *_metrics(found["metrics"])])
+
+
+def _scored_by_both(found: dict[str, Any]) -> str:
+    agreement, left_out = found["agreement"], found["left_out"]
+    return (
+        f"{_count(found['pairs'])} rows scored by both"
+        + (f", {agreement:.2%} agree" if agreement is not None else "")
+        + (f"; {_count(left_out)} left out that one of them cannot score" if left_out else "")
+    )
+
+
+def _groups(found: dict[str, Any], more: Sequence[str] = ()) -> Iterator[str]:
+    """One line per group; `more`: further counts of each."""
+    if not found["groups"]:
+        return
+    has_flips = found["agreement"] is not None
+    head = (
+        found["group_by"],
+        "rows",
+        "changed",
+        *(["flips"] if has_flips else []),
+        "mean shift",
+        "mean size",
+        "largest",
+    )
+    cells = [
+        (
+            "(null)" if group["group"] is None else str(group["group"]),
+            *(_count(group[key]) for key in ("pairs", "changed", *(["flips"] if has_flips else []))),
+            *(_number(group[key]) for key in ("mean_shift", "mean_absolute_shift", "largest_shift")),
+            *(_count(group[key]) for key in more),
+        )
+        for group in found["groups"]
+    ]
+    yield from ("", *_table((*head, *more), cells))
+
+
+def _labels(counts: dict[str, Any] | None) -> Iterator[str]:
+    """How many labels were used, and what became of the others."""
+    if counts is None:
+        return
+    others = {
+        "empty": "empty",
+        "foreign": "no class of the model or no number",
+        "without_row": "without a row",
+        "repeated": "or rows left out for a repeated or empty id",
+    }
+    parts = [f"{_count(counts[name])} {what}" for name, what in others.items() if counts[name]]
+    parts += [f"{_count(counts['rows_without'])} rows have no label"] if counts["rows_without"] else []
+    yield from ("", "; ".join([f"{_count(counts['judged'])} labels used", *parts]))
 
 
 def _shift(found: dict[str, Any]) -> Iterator[str]:
@@ -85,23 +107,33 @@ def _shift(found: dict[str, Any]) -> Iterator[str]:
     if (shift := found["score_shift"]) is not None:
         quantiles = ", ".join(f"{float(name):.0%} {_number(value)}" for name, value in shift["quantiles"].items())
         sizes = f"mean size {_number(shift['mean_absolute'])}, largest {_number(shift['largest'])}"
-        yield from ("", f"Score shift: mean {_number(shift['mean'])}, {sizes}; quantiles {quantiles}")
+        yield from (
+            "",
+            f"Score shift ({found['score']}): mean {_number(shift['mean'])}, {sizes}; quantiles {quantiles}",
+        )
 
 
 def _arms(found: dict[str, Any]) -> Iterator[str]:
     ratio = found["sample_ratio"]
     if ratio["mismatch"]:
         yield f"**The shares are not what the weights say (chi-square p = {ratio['p']:.2g}).**"
-        yield from ("Something parts the customers in another way, so do not trust what follows.", "")
+        arms = [f"{one['variant']} {_count(one['rows'])} of {one['expected']:,.0f} expected" for one in ratio["arms"]]
+        yield f"Rows: {', '.join(arms)}. Something parts the customers in another way, so do not trust what follows."
+        yield ""
     yield f"{_count(found['rows']['first'])} and {_count(found['rows']['second'])} rows"
     if (score := found["score"]) is not None:
         yield from ("", f"Mean score: {_difference(score)}")
-    if found["labels"]:
-        labels = [(one["label"], _share(one["first"]), _share(one["second"])) for one in found["labels"]]
+    if found["predicted"]:
+        labels = [(one["label"], _share(one["first"]), _share(one["second"])) for one in found["predicted"]]
         yield from ("", *_table(("predicted", "first", "second"), labels))
     if found["groups"]:
         cells = [
-            (str(one["group"]), _count(one["rows"][0]), _count(one["rows"][1]), _difference(one["score"]))
+            (
+                "(null)" if one["group"] is None else one["group"],
+                _count(one["rows"][0]),
+                _count(one["rows"][1]),
+                _difference(one["score"]),
+            )
             for one in found["groups"]
         ]
         yield from ("", *_table((found["group_by"], "first", "second", "mean score"), cells))

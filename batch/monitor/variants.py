@@ -14,18 +14,19 @@ from batch.errors import UsageError
 from batch.execution.scratch import scratch_folder
 from batch.execution.unique import digests
 from batch.models.outputs import Outputs
-from batch.monitor.arms import Arm, arm_groups, judge, sample_ratio, shares, unpaired_shift
-from batch.monitor.compare import Comparison
-from batch.monitor.delivered import CHAMPION, Batch, Codes, Run
-from batch.monitor.join import Spill, join, parts_for
-from batch.monitor.labels import read_labels, truth_of
-from batch.monitor.metrics import unpaired
+from batch.monitor.arms import Arm, arm_groups, arm_metrics, judge, sample_ratio, shares, unpaired_shift
+from batch.monitor.codes import Codes, codes_of_classes
+from batch.monitor.compare import SPREAD, Comparison, differ_in_kind
+from batch.monitor.delivered import CHAMPION, Batch, Run
+from batch.monitor.join import Field, Joined, Spill, join, parts_for
+from batch.monitor.labels import LabelFile, Labelling, truth_of
+from batch.monitor.metrics import chances_of
 
 ROWS = 50_000
 """Compared at a time."""
-PAIR = [("first", "<i8"), ("second", "<i8"), ("score", "<f8"), ("other", "<f8"), ("group", "<i8")]
-LABEL = [("code", "<i8"), ("truth", "<f8")]
-ARM = [("variant", "<i8"), ("label", "<i8"), ("score", "<f8")]
+LABEL: list[Field] = [("code", "<i8"), ("truth", "<f8")]
+ARM: list[Field] = [("variant", "<i8"), ("label", "<i8"), ("score", "<f8")]
+PAIR: list[Field] = [("first", "<i8"), ("second", "<i8"), ("score", "<f8"), ("other", "<f8")]
 
 
 def compare_run(
@@ -44,7 +45,7 @@ def compare_run(
         raise UsageError(
             f"the output of run {found.run_id} has no id to join labels by", hint="keep the id in the output"
         )
-    asked = _Asked(found, labels, label_column, group_by or _default_group(found))
+    asked = _Asked(found, labels, label_column, found.group_column(group_by))
     splits = [one for one in others if one["mode"] == "split"]
     results: list[dict[str, Any]] = []
     for one in others:
@@ -57,11 +58,6 @@ def compare_run(
     return results
 
 
-def _default_group(run: Run) -> str:
-    name = run.job.report.group_by
-    return name if name in run.outputs("predictions")[0]["columns"] else ""
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """One comparison of a run's variants."""
@@ -71,38 +67,68 @@ class _Asked:
     label_column: str
     group_by: str
 
-    @property
-    def parts(self) -> int:
-        return parts_for(self.run.receipt["rows"]["predicted"])
-
     def shadow(self, variant: str, scratch: str) -> dict[str, Any]:
         """The delivered rows and the shadow's, which stand in the same order."""
         outputs, other = self.run.kind(CHAMPION), self.run.kind(variant)
         about = {"first": CHAMPION, "second": variant, "mode": "shadow", "group_by": self.group_by}
-        if (outputs.kind, outputs.classes) != (other.kind, other.classes):
-            return about | {"refused": "the shadow gives other outputs than the champion: there is nothing to compare"}
-        found = Comparison(outputs)
-        pairs = Spill(scratch, f"pairs-{variant}", PAIR, self.parts) if self.labels else None
+        if differs := differ_in_kind(outputs, other):
+            return about | {"refused": f"{differs} cannot be compared"}
+        found = Comparison(outputs, self.labels, self.group_by)
+        pairs, known = self._to_join([*PAIR, *_chances(outputs, "chances", "its_chances")], scratch)
+        unscored = 0
+        seen = 0
         for one, two in self._side_by_side(variant, found, scratch):
             scored = two.labels >= 0 if outputs.kind == "classifier" else ~np.isnan(two.scores)
-            keys = digests(one.ids)["high"] if self.run.id_column else np.arange(len(scored), dtype=np.uint64)
+            unscored += int((~scored).sum())
+            keys = np.arange(seen, seen + len(scored), dtype=np.uint64) * SPREAD
+            seen += len(scored)
+            if self.run.id_column:
+                keys = digests(one.ids)["high"]
             labels = one.labels[scored], two.labels[scored]
             scores = one.scores[scored], two.scores[scored]
             found.add(labels, scores, one.groups[scored], keys[scored])
             if pairs is not None:
-                values = (*labels, *scores, one.groups[scored])
-                names = [name for name, _ in PAIR]
-                pairs.add(one.ids.filter(pa.array(scored)), dict(zip(names, values, strict=True)))
-        if pairs is not None:
-            for part in join(pairs, self._labels(found.outputs, found.labels, scratch)):
-                rows = part.left
-                found.judge(
-                    (rows["first"], rows["second"]),
-                    (rows["score"], rows["other"]),
-                    part.right["code"],
-                    part.right["truth"],
-                )
-        return about | found.as_dict()
+                values = (*labels, *scores, one.chances[scored], two.chances[scored])
+                pairs.add(one.ids.filter(pa.array(scored)), dict(zip(pairs.fields, values, strict=True)))
+        for part in self._joined(pairs, known, found.labels, scratch, outputs, found.labelling):
+            rows = part.left
+            found.judge(
+                (rows["first"], rows["second"]),
+                (rows["score"], rows["other"]),
+                (rows["chances"], rows["its_chances"]),
+                part.right["code"],
+                part.right["truth"],
+            )
+        return about | {"left_out": unscored} | found.as_dict()
+
+    def _to_join(self, fields: list[Field], scratch: str) -> tuple[Spill | None, LabelFile | None]:
+        """Where rows are put until they are joined with the labels, in as many parts as the larger side needs; None without labels."""
+        if not self.labels:
+            return None, None
+        known = LabelFile(self.labels, self.run.id_column, self.label_column, scratch)
+        parts = parts_for(max(self.run.receipt["rows"]["predicted"], known.about_rows))
+        return Spill(scratch, "rows", fields, parts), known
+
+    def _joined(
+        self,
+        rows: Spill | None,
+        known: LabelFile | None,
+        classes: Codes,
+        scratch: str,
+        outputs: Outputs,
+        labelling: Labelling,
+    ) -> Iterator[Joined]:
+        """Rows and their labels, part by part; nothing without labels."""
+        if rows is None or known is None:
+            return
+        side = Spill(scratch, "labels", LABEL, rows.parts)
+        for ids, texts in known:
+            code, truth = truth_of(texts, outputs, classes)
+            side.add(ids, {"code": code, "truth": truth})
+        labelling.repeated += rows.without_id + side.without_id
+        for part in join(rows, side):
+            labelling.left_over(part)
+            yield part
 
     def _side_by_side(self, variant: str, found: Comparison, scratch: str) -> Iterator[tuple[Batch, Batch]]:
         # Two files of one run are read at once: each in a folder of its own.
@@ -117,28 +143,22 @@ class _Asked:
     ) -> Iterator[Batch]:
         return self.run.batches(files, outputs, labels, scratch, group_codes=groups, group_by=self.group_by)
 
-    def _labels(self, outputs: Outputs, codes: Codes, scratch: str) -> Spill:
-        side = Spill(scratch, "labels", LABEL, self.parts)
-        for ids, texts in read_labels(self.labels, self.run.id_column, self.label_column, scratch):
-            code, truth = truth_of(texts, outputs, codes)
-            side.add(ids, {"code": code, "truth": truth})
-        return side
-
     def split(self, splits: list[dict[str, Any]], scratch: str) -> Iterator[dict[str, Any]]:
         """The arms of a split, each on its own rows."""
         outputs = self.run.kind(CHAMPION)
-        labels, groups = Codes(), Codes()
+        labels, groups = codes_of_classes(outputs), Codes(self.group_by)
         arms: dict[str, Arm] = {}
-        rows = Spill(scratch, "arms", ARM, self.parts) if self.labels else None
+        rows, known = self._to_join([*ARM, *_chances(outputs, "chances")], scratch)
         for batch in self._batches(self.run.outputs("predictions"), outputs, labels, groups, scratch):
             for code in np.unique(batch.variants).tolist():
-                mine = batch.variants == code
-                arms.setdefault(groups.texts[code], Arm()).add(batch, mine)
+                arms.setdefault(groups.texts[code], Arm()).add(batch, batch.variants == code)
             if rows is not None:
-                rows.add(batch.ids, {"variant": batch.variants, "label": batch.labels, "score": batch.scores})
-        if rows is not None:
-            for part in join(rows, self._labels(outputs, labels, scratch)):
-                judge(arms, part.left, part.right, groups, outputs)
+                values = (batch.variants, batch.labels, batch.scores, batch.chances)
+                rows.add(batch.ids, dict(zip(rows.fields, values, strict=True)))
+        labelling = Labelling(self.labels)
+        for part in self._joined(rows, known, labels, scratch, outputs, labelling):
+            usable = labelling.count(part.right["code"])
+            judge(arms, part.left[usable], part.right[usable], groups, outputs)
         champion = arms.get(CHAMPION, Arm())
         check = sample_ratio(self.run.receipt["models"])
         for one in splits:
@@ -151,14 +171,16 @@ class _Asked:
                 "sample_ratio": check,
                 "rows": {"first": champion.rows, "second": arm.rows},
                 "score": unpaired_shift(champion.score, arm.score),
-                "labels": shares(champion, arm, labels.texts),
+                "predicted": shares(champion, arm, labels.texts),
                 "groups": arm_groups(champion, arm, groups.texts) if self.group_by else [],
-                "metrics": {
-                    name: unpaired(name, mean, arm.metrics[name])
-                    for name, mean in champion.metrics.items()
-                    if name in arm.metrics
-                },
+                "labels": labelling.as_dict(outputs) if self.labels else None,
+                "metrics": arm_metrics(champion, arm),
             }
+
+
+def _chances(outputs: Outputs, *names: str) -> list[Field]:
+    """Columns of a `Spill` for the probabilities of all classes; of no width where there are none."""
+    return [(name, "<f8", (len(chances_of(outputs)),)) for name in names]
 
 
 def _regrouped(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -178,10 +200,10 @@ def _regrouped(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 def _joined(batches: list[Batch]) -> Batch:
     ids = pa.concat_arrays([one.ids for one in batches])
-    names = ("labels", "scores", "groups", "variants")
+    names = ("labels", "scores", "chances", "groups", "variants")
     return Batch(ids, *(np.concatenate([getattr(one, name) for one in batches]) for name in names))
 
 
 def _sliced(batch: Batch, start: int, end: int) -> Batch:
-    arrays = (batch.labels, batch.scores, batch.groups, batch.variants)
+    arrays = (batch.labels, batch.scores, batch.chances, batch.groups, batch.variants)
     return Batch(batch.ids.slice(start, end - start), *(one[start:end] for one in arrays))
