@@ -227,7 +227,9 @@ class Job(Section):
 
     name: Name = Field(description="Of the job; part of every key it writes.")
     root: str = Field(description="Where models, runs and registers live; `$BATCH_ROOT` overrides it.")
-    model: str = Field(description="`models:/name@alias`, `models:/name/3` or the URI of a bundle.")
+    model: str = Field(
+        description="`models:/name@alias`, `models:/name/3`, the URI of a bundle or of the model file in one."
+    )
     salt: str = Field("", description="Of the routing hash; default: the name.")
     input: Input = Input()
     output: Output

@@ -24,7 +24,7 @@ from tests import hypothesis_profiles  # noqa: F401 (loads the profile)
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test sees the caller's credentials or settings, nor another test's clients."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "BATCH_"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "BATCH_", "MLFLOW_"))]:
         monkeypatch.delenv(name)
     batch.storage.open_storage.cache_clear()
     yield

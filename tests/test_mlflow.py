@@ -29,7 +29,7 @@ from batch.errors import (
     StorageUnavailable,
     UsageError,
 )
-from batch.models import bundle, frames, mlflow, mlflow_server, mlmodel, quarantine, trust
+from batch.models import bundle, frames, mlflow, mlflow_server, mlmodel, quarantine, registry, trust
 from batch.models.loaded import UNTIMED_SECONDS_PER_ROW
 from batch.models.signature import SignatureColumn
 from batch.storage import storage_for
@@ -632,3 +632,34 @@ def test_a_model_file_in_a_bucket(model: str, moto_bucket: str) -> None:
         storage_for(uri).replace(uri, [path.read_bytes()], -1)
     assert bundle.resolve(f"{moto_bucket}/some/where/model.skops", "").uri == f"{moto_bucket}/some/where/"
     assert isinstance(refusal(ModelMissing, f"{moto_bucket}/else/where.skops"), ModelMissing)
+
+
+def test_a_model_file_may_have_any_name(model: str, tmp_path: Path) -> None:
+    """Where its card names it."""
+    card = json.loads(Path(model, "model.json").read_text())
+    card["model_file"], card["files"]["mine.skops"] = "mine.skops", card["files"].pop("model.skops")
+    for path in Path(model).iterdir():
+        name = "mine.skops" if path.name == "model.skops" else path.name
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    assert bundle.load(bundle.resolve(f"{tmp_path}/mine.skops", "")).outputs.classes == ("no", "yes")
+
+
+def test_commands_about_the_registry_under_the_root_ask_no_server(played: Played, tmp_path: Path) -> None:
+    """Aliases of MLflow are moved with MLflow."""
+    register(str(tmp_path))
+    registry.promote(str(tmp_path), "tiny", 1, "other")
+    assert registry.describe(str(tmp_path), "tiny")["uri"] == f"{tmp_path}/models/tiny/1/"
+    assert played.asked == []
+
+
+def test_a_pinned_pickle_runs(played: Played, bench: Bench) -> None:
+    """The pin of the job is known when its model is resolved."""
+    body = pickle.dumps(estimator())
+    played.add(body, described=description(pickled_model="model.pkl", serialization_format="cloudpickle"))
+    bench.model = "models:/tiny@champion"
+    with pytest.raises(ModelNotTrusted):
+        bench.run("in.csv", "out.csv", run__engine="inline")
+    pins = f'[trust]\npickle_sha256 = ["{hashlib.sha256(body).hexdigest()}"]\n'
+    bench.run("in.csv", "out.csv", pins, run__engine="inline")
+    assert [row["prediction"] for row in bench.records("out.csv")] == [label for label, _ in predicted(rows())]

@@ -101,10 +101,10 @@ def prepare(job: Job, about: About, *, force: bool = False) -> Prepared:
 
 def resolve_models(job: Job) -> tuple[dict[str, ResolvedModel], dict[str, str]]:
     """The model of each variant, the champion first; of a shadow that cannot be found, why. Raises `ModelRefused` for all others."""
-    models, broken = {DELIVERED: resolve(job.model, job.root)}, {}
+    models, broken = {DELIVERED: resolve(job.model, job.root, pickle_sha256=job.trust.pickle_sha256)}, {}
     for one in job.variants:
         try:
-            models[one.name] = resolve(one.model, job.root)
+            models[one.name] = resolve(one.model, job.root, pickle_sha256=job.trust.pickle_sha256)
         except ModelRefused as error:
             if one.mode != "shadow":
                 raise

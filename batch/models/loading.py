@@ -48,7 +48,7 @@ def assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Collec
 
 def _assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Collection[str]) -> LoadedModel:
     file = resolved.card["model_file"]
-    if file not in (bundle.SKOPS, bundle.JOBLIB) or not {file, bundle.GOLDEN, bundle.PROFILE} <= files.keys():
+    if file.rsplit(".", 1)[-1] not in LOADERS or not {file, bundle.GOLDEN, bundle.PROFILE} <= files.keys():
         raise ModelRefused(f"{resolved.uri} is not a complete bundle: it holds {', '.join(sorted(files))}")
     rows = golden.from_bytes(files[bundle.GOLDEN])
     model = LoadedModel(

@@ -193,7 +193,7 @@ def describe(root: str, name: str, version: int | None = None) -> dict[str, Any]
     """model.json of a version (default: the newest), with its `uri`, `sha256`, all `versions` and each alias' `alias_history`."""
     shelf = catalogue.shelf(root, name)
     chosen = version or max(shelf.versions, default=0)
-    resolved = bundle.resolve(f"models:/{name}/{chosen}", root)
+    resolved = bundle.resolve_bundle(f"models:/{name}/{chosen}", root)
     return {
         **resolved.card,
         "signature": signature.to_json(resolved.signature),
@@ -210,7 +210,7 @@ def describe(root: str, name: str, version: int | None = None) -> dict[str, Any]
 def promote(root: str, name: str, version: int, alias: str, by: str = "") -> AliasEntry:
     """Make `alias` mean `version` from now on. Raises `ModelMissing` where there is no such version."""
     check_name(alias, "alias")
-    bundle.resolve(f"models:/{check_name(name)}/{version}", root)
+    bundle.resolve_bundle(f"models:/{check_name(name)}/{version}", root)
     return aliases.set_version(root, name, alias, version, by)
 
 

@@ -95,7 +95,7 @@ def compare_models(
     of different kinds. The file is read into memory whole: it is of the size of training data.
     """
     references = [f"models:/{check_name(name)}{'/' if one.isdigit() else '@'}{one}" for one in (a, b)]
-    sides = [bundle.resolve(one, root) for one in references]
+    sides = [bundle.resolve_bundle(one, root) for one in references]
     check_same_kind(sides[0].outputs, sides[1].outputs)
     place, frame = _read(data, (target, group_by))
     models = [bundle.load(one, pickle_sha256=pickle_sha256) for one in sides]

@@ -36,10 +36,10 @@ def promote_if_better(
         raise UsageError(f"it is not known whether a higher {metric!r} is better", hint=f"known metrics: {known}")
     if bool(data) != bool(target):
         raise UsageError("a labelled file and its label column belong together", hint="give both --data and --target")
-    challenger = bundle.resolve(f"models:/{check_name(name)}/{version}", root)
+    challenger = bundle.resolve_bundle(f"models:/{check_name(name)}/{version}", root)
     entries = aliases.history(root, name, check_name(alias, "alias"))
     if entries:
-        champion = bundle.resolve(f"models:/{name}/{entries[-1].version}", root)
+        champion = bundle.resolve_bundle(f"models:/{name}/{entries[-1].version}", root)
         if data:
             found = compare_models(
                 root, name, str(champion.version), str(version), data=data, target=target, pickle_sha256=pickle_sha256
