@@ -106,20 +106,30 @@ def every_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def unconditional_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real S3 server (nanio) that silently ignores If-None-Match and If-Match: the variables that point there."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
     keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test-secret"}
     environment = os.environ | {"NANIO_ACCESS_KEY": "test", "NANIO_SECRET_KEY": keys["AWS_SECRET_ACCESS_KEY"]}
-    options = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", str(tmp_path_factory.mktemp("nanio"))]
-    command = [sys.executable, "-m", "nanio", "serve", *options, "--no-access-log", "--log-level", "error"]
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server, port = _nanio(environment, str(tmp_path_factory.mktemp("nanio")))
     try:
-        _await_port(server, port)
         yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1", **keys}
     finally:
         server.kill()
         server.wait()
+
+
+def _nanio(environment: dict[str, str], folder: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A server that answers, and its port; another program may take a free port before it does, so there are some tries."""
+    for _ in range(5):
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+        options = ["--host", "127.0.0.1", "--port", str(port), "--data-dir", folder, "--no-access-log"]
+        command = [sys.executable, "-m", "nanio", "serve", *options, "--log-level", "error"]
+        server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if _answers(server, port):
+            return server, port
+        server.kill()
+        server.wait()
+    raise AssertionError("nanio did not come up in five tries")
 
 
 @pytest.fixture
@@ -128,14 +138,15 @@ def unconditional_root(unconditional_environment: dict[str, str], monkeypatch: p
     return _fresh_bucket(unconditional_environment, monkeypatch)
 
 
-def _await_port(server: subprocess.Popen[bytes], port: int) -> None:
-    for _ in range(600):
-        assert server.poll() is None, f"nanio ended with {server.returncode}"
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    for _ in range(1200):
+        if server.poll() is not None:
+            return False
         with socket.socket() as tried:
             if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
+                return True
         time.sleep(0.05)
-    raise AssertionError("nanio did not come up within 30 s")
+    return False
 
 
 def _fresh_root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
