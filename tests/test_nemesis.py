@@ -44,6 +44,8 @@ class Place(Bench):
         self.put("in.csv", encode(rows(count), "csv"))
         self.job("in.csv", "out.csv")
         self._probed()
+        # Nor is there anything to kill in the trial of a model from elsewhere, which takes seconds.
+        quarantine._record(bundle.resolve(self.model, self.root))
         self.settings = {key.replace("__", "."): value for key, value in settings.items()}
         return str(self.folder / "weekly.toml")
 
