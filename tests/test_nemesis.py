@@ -20,6 +20,7 @@ import batch
 from batch.execution.chunk import parse_key
 from batch.execution.history import list_runs
 from batch.execution.verify import verify
+from batch.models import bundle, quarantine
 from batch.storage import open_storage, storage_for
 from batch.storage.embedded import EmbeddedS3
 from tests import children
