@@ -24,5 +24,6 @@ def blocks(source: Source, shape: Shape, format_name: str, options: ReadOptions)
         reader = form.read(source, shape, cut, start, options)
         yield from reader
         start = reader.end
-        del reader
-        gc.collect()  # a Parquet reader and its iterator hold each other, and with them the buffers of the file
+        if format_name == "parquet":
+            del reader
+            gc.collect()  # the reader and the iterator in it hold each other, and with them the buffers of the file
