@@ -209,7 +209,7 @@ def prepared(folder: Path) -> Materials:
     jobs = {name: bench.job(f"in-{name}.csv", "out.csv", **SETTINGS) for name in INPUTS}
     # The digest holds the moment of registration: pinned, so that run ids (and the order of listings) repeat.
     pinned = replace(resolved, sha256="5" * 64)
-    materials = Materials(jobs, inputs, pinned, Remembering(bundle.load(resolved)))
+    materials = Materials(jobs, inputs, pinned, Remembering(bundle.load(resolved, proven=True)))
     found: dict[str, SimStore] = {}
     with staged(materials) as stage:
         for name in INPUTS:
