@@ -121,7 +121,7 @@ def staged(materials: Materials) -> Iterator[Stage]:
         patch.setattr(runner, "PeakMemory", NoMemory)
         patch.setattr(runner, "scratch_folder", _no_scratch)
         patch.setattr(runner, "prepare_process", lambda: None)
-        patch.setattr(preflight, "resolve", lambda *_: materials.model)
+        patch.setattr(preflight, "resolve", lambda *_, **__: materials.model)
         patch.setattr(bundle, "load", lambda *_, **__: Fickle(stage) if stage.fickle else materials.loaded)
         patch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
         patch.setattr(receipt, "_processor", lambda: "simulated")
