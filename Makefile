@@ -10,7 +10,7 @@ IMAGE ?= batch-predict:test
 # For machines whose package client needs settings inside a build: --volume, --build-arg, --pull-never …
 IMAGE_BUILD_FLAGS ?=
 
-.PHONY: help install demo test check lint data docs image-test test-nightly test-mlflow lock clean
+.PHONY: help install demo test check lint data docs image-test test-nightly test-mlflow test-skew lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -41,13 +41,16 @@ docs: install ## regenerate docs/job-file.md, job.schema.json and commands.md fr
 image-test: install ## build the container image with docker or buildah, run it, and check the files in deploy/
 	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" $(BIN)/python .ci/image-test $(IMAGE)
 
-test-nightly: install data test-mlflow ## the suite with many more seeds, kills and hypothesis examples, and Airflow, cron and MLflow for real
+test-nightly: install data test-mlflow test-skew ## the suite with many more seeds, kills and hypothesis examples, and Airflow, cron and MLflow for real
 	HYPOTHESIS_PROFILE=nightly SIM_SEEDS=4000 $(BIN)/python -m pytest
 	$(BIN)/python tests/nightly_airflow.py
 	$(BIN)/python tests/nightly_cron.py
 
 test-mlflow: install ## a real MLflow server: its models in our runs, our bundles in its loader
 	$(BIN)/python tests/nightly_mlflow.py
+
+test-skew: install ## models that an older scikit-learn saved: scored alike with a notice, or refused
+	$(BIN)/python tests/nightly_skew.py
 
 lock: | $(BIN)/python ## requirements/*.txt from setup.cfg; UPGRADE=--upgrade takes newer versions
 	$(BIN)/python -m pip install -qq uv

@@ -91,7 +91,7 @@ def run(
             attempt.begin()
             if (document := records.load(prepared.done_uri)) is not None:
                 return _restore(attempt, document, scratch)
-            return _carry_out(attempt, scratch, memory, progress, told)
+            return _carry_out(attempt, scratch, memory, progress, notice, told)
 
 
 def score(model_ref: str, frame: pd.DataFrame, *, root: str) -> pd.DataFrame:
@@ -144,6 +144,7 @@ def _carry_out(
     scratch: str,
     memory: PeakMemory,
     progress: Progress | None,
+    notice: Callable[[str], None],
     told: Callable[[dict[str, Any]], None] | None,
 ) -> Receipt:
     """Plan, load, score, commit, publish, receipt."""
@@ -155,7 +156,7 @@ def _carry_out(
     document = plan.document(job, prepared.inputs, prepared.models)
     document["rejects"] = prepared.rejects_uris(plan)
     records.create(join(prepared.folder, "plan.json"), document)
-    document = commit.load_commit(prepared.folder) or _decide(attempt, plan, scratch, progress)
+    document = commit.load_commit(prepared.folder) or _decide(attempt, plan, scratch, progress, notice)
     if commit.is_abandoned(document):
         raise Busy(f"run {prepared.run_id} was closed by clean", hint="run again: a new generation of it starts")
     chunks = [record_from_commit(prepared.folder, entry) for entry in document["chunks"]]
@@ -165,9 +166,11 @@ def _carry_out(
     return finish.record(attempt, document, outputs, _rows_per_file(plan, chunks), memory, told)
 
 
-def _decide(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None) -> dict[str, Any]:
+def _decide(
+    attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None, notice: Callable[[str], None]
+) -> dict[str, Any]:
     """Score all chunks and store the commit. From then on there is no way back, and none is needed."""
-    state = _score(attempt, plan, scratch, progress)
+    state = _score(attempt, plan, scratch, progress, notice)
     prepared, chunks = attempt.prepared, state.ordered
     specs = rejects_file.specs(prepared.rejects_uris(plan), plan, chunks)
     allowed = finish.allowed_of(prepared.job, chunks)
@@ -189,7 +192,9 @@ def _document(plan: Plan, chunks: list[ChunkRecord], specs: list[dict[str, Any]]
     }
 
 
-def _score(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None) -> Scored:
+def _score(
+    attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None, notice: Callable[[str], None]
+) -> Scored:
     """Load the model and score what is not stored yet."""
     from batch.execution.engine import choose, open_engine, size
     from batch.execution.loading import shadow_names
@@ -200,6 +205,9 @@ def _score(attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None
     sizing = size(job, plan, name, sum(model.size_bytes for model in models.values()))
     with attempt.phases.phase("load_model"):
         loaded = _loaded(attempt.prepared, shadow_names(plan))
+    for variant, model in loaded.items():
+        for warning in () if isinstance(model, str) else model.warnings:
+            notice(f"model of '{variant}': {warning}")
     with (
         attempt.phases.phase("score"),
         open_engine(name, plan, models, loaded, sizing, job.trust.pickle_sha256) as engine,

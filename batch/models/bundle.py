@@ -30,6 +30,9 @@ FORMAT = 1
 MAX_BUNDLE_BYTES = 2 << 30
 """A bundle is read into memory whole; a larger one is refused before it is."""
 
+MAX_CARD_BYTES = 16 << 20
+"""Of a model.json that this program has not written; ours have a few kilobytes."""
+
 GOLDEN = "golden.parquet"
 PROFILE = "profile.json"
 SKOPS = "model.skops"
@@ -39,6 +42,9 @@ MODEL_SUFFIXES = (".skops", ".joblib", ".pkl")
 
 MLFLOW = ("http://", "https://")
 """How the URI of a model begins that an MLflow server keeps; a bundle is in S3 or in a folder."""
+
+_VERSION = re.compile(r"[^/]+/[0-9]+/")
+"""What a registered version's folder is called under ``<root>/models/``."""
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
@@ -86,6 +92,9 @@ def resolve(reference: str, root: str, *, pickle_sha256: Collection[str] = ()) -
 def resolve_bundle(reference: str, root: str) -> ResolvedModel:
     """The same where ``models:/`` is the registry under the root, wherever MLFLOW_TRACKING_URI points."""
     uri, file = _place(reference, root)
+    registered = bool(root) and _VERSION.fullmatch(uri.removeprefix(catalogue.models_folder(root))) is not None
+    if not registered:
+        _check_card_size(join(uri, catalogue.CARD))
     body = _get(join(uri, catalogue.CARD))
     if body is None and file:
         raise ModelMissing(
@@ -102,15 +111,14 @@ def resolve_bundle(reference: str, root: str) -> ResolvedModel:
             f"{join(uri, catalogue.CARD)} is about {card['model_file']}, not about {file}",
             hint="name the folder of the bundle, or the model file that its card names",
         )
-    registered = uri.startswith(join(root, "models", "")) if root else False
     resolved = ResolvedModel(
         uri_given=reference,
         uri=uri,
         name=card["name"],
         version=card["version"],
         sha256=sha256,
-        signature=signature.from_json(card["signature"]),
-        outputs=outputs.from_json(card["outputs"]),
+        signature=signature.from_json(card.get("signature")),
+        outputs=outputs.from_json(card.get("outputs")),
         card=card,
         size_bytes=sum(file["size_bytes"] for file in card["files"].values()),
         registered=registered,
@@ -118,6 +126,15 @@ def resolve_bundle(reference: str, root: str) -> ResolvedModel:
     )
     _check_size(resolved)
     return resolved
+
+
+def _check_card_size(uri: str) -> None:
+    try:
+        info = storage_for(uri).head(uri)
+    except InputMissing:  # the bucket itself is missing
+        return
+    if info is not None and info.size_bytes > MAX_CARD_BYTES:
+        raise ModelRefused(f"{uri} holds {info.size_bytes} bytes, more than the limit of {MAX_CARD_BYTES}")
 
 
 def _check_size(resolved: ResolvedModel) -> None:
@@ -182,22 +199,33 @@ def _get(uri: str) -> bytes | None:
 def _card(body: bytes, uri: str) -> dict[str, Any]:
     """The parsed model.json, checked as far as every reader relies on it."""
     try:
-        card: Any = json.loads(body)
+        card: Any = json.loads(body, parse_constant=_no_number)
         if card["format"] != FORMAT:
             raise ModelRefused(
                 f"{join(uri, catalogue.CARD)} has format {card['format']}, this program reads format {FORMAT}",
                 hint="upgrade batch-predict, or register the model again with this version",
             )
         check_files(card["files"])
-        if not isinstance(card["name"], str) or not isinstance(card["version"], (int, type(None))):
-            raise TypeError("name and version")
-        if not isinstance(card["model_file"], str) or not isinstance(card["libraries"], dict):
-            raise TypeError("model_file and libraries")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        catalogue.check_name(card["name"])
+        if card["version"] is not None and not _is_count(card["version"]):
+            raise TypeError("version")
+        if not isinstance(card["model_file"], str) or card["model_file"] not in card["files"]:
+            raise ValueError(f"model_file {card['model_file']!r} is none of its files")
+        if not all(isinstance(version, str) for version in card["libraries"].values()):
+            raise TypeError("libraries")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise ModelRefused(
             f"{join(uri, catalogue.CARD)} is not a model card: {error!r}", hint=signature.REGISTER_AGAIN
         ) from error
     return dict(card)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0  # True is an int as well
 
 
 def check_files(files: Any) -> None:
@@ -205,7 +233,7 @@ def check_files(files: Any) -> None:
     for name, file in files.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"file name {name!r}")
-        if not re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) or not isinstance(file["size_bytes"], int):
+        if not re.fullmatch(r"[0-9a-f]{64}", file["sha256"]) or not _is_count(file["size_bytes"]):
             raise ValueError(f"digest or size of {name!r}")
 
 
@@ -214,9 +242,9 @@ def load(
 ) -> LoadedModel:
     """The model, ready to predict, with every digest checked and its golden rows replayed.
 
-    A model that is not registered is tried in a process of its own first, unless that was `proven`; `record` under the root that it
-    has passed. Raises `ModelChanged`,
-    `ModelNotTrusted`, `GoldenRowsDiffer` or `ModelRefused`; `pickle_sha256` are the digests of joblib files that may be loaded.
+    A model that is not registered is tried in a process of its own first, unless that was `proven`; `record` under the root that
+    it has passed. `pickle_sha256` are the digests of joblib files that may be loaded. Raises `ModelChanged`, `ModelNotTrusted`,
+    `GoldenRowsDiffer` or `ModelRefused`.
     """
     files = read_files(resolved)
     if not (resolved.registered or proven):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,11 @@ def use_one_thread(estimator: Any) -> None:
 
     A forest that adds up its trees on several threads differs between plain repeats (by up to 2e-12).
     """
-    if hasattr(estimator, "get_params"):
-        names = [name for name in estimator.get_params(deep=True) if name.endswith("n_jobs")]
-        estimator.set_params(**dict.fromkeys(names, 1))
+    # A pipeline of an older scikit-learn lacks parameters that came later; what it does have is found below.
+    with suppress(AttributeError):
+        if hasattr(estimator, "get_params"):
+            names = [name for name in estimator.get_params(deep=True) if name.endswith("n_jobs")]
+            estimator.set_params(**dict.fromkeys(names, 1))
     for part in parts(estimator):
         for name, value in vars(part).items():
             if name.endswith("n_jobs") and value != 1:

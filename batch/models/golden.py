@@ -68,6 +68,17 @@ def replay(model: LoadedModel, golden: pa.Table, spread: Mapping[str, float]) ->
         )
 
 
+def spread_from_json(spec: Any) -> dict[str, float]:
+    """The ``golden.spread`` of model.json. Raises `ModelRefused` unless it holds finite numbers: any output is near infinity."""
+    try:
+        spread = {name: float(value) for name, value in spec.items()}
+        if not all(0 <= value < np.inf for value in spread.values()):
+            raise ValueError(f"{spread}")
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ModelRefused(f"the spread in model.json cannot be read: {error!r}", hint=REGISTER_AGAIN) from error
+    return spread
+
+
 def first_difference(
     outputs: Outputs, then: pa.Table, now: pa.Table, spread: Mapping[str, float]
 ) -> tuple[str, int] | None:
@@ -126,10 +137,17 @@ def to_bytes(golden: pa.Table) -> bytes:
 
 
 def from_bytes(body: bytes) -> pa.Table:
-    """Read golden.parquet. Raises `ModelRefused` when it is not Parquet or empty."""
+    """Read golden.parquet. Raises `ModelRefused` when it is not Parquet, empty, or more than `MAX_ROWS` rows."""
     try:
-        golden = pq.read_table(io.BytesIO(body))
-    except pa.ArrowException as error:
+        file = pq.ParquetFile(io.BytesIO(body))
+        # Asked before a row is decoded: a small file may unpack to anything.
+        if file.metadata.num_rows > MAX_ROWS:
+            raise ModelRefused(
+                f"golden.parquet holds {file.metadata.num_rows} rows, more than the limit of {MAX_ROWS}",
+                hint=REGISTER_AGAIN,
+            )
+        golden = file.read()
+    except (pa.ArrowException, OSError) as error:  # pages and footers that make no sense are OSErrors
         raise ModelRefused(f"golden.parquet cannot be read: {error}", hint=REGISTER_AGAIN) from error
     if not golden.num_rows:
         raise ModelRefused(

@@ -40,7 +40,13 @@ def assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Collec
             if (told := _told(error, resolved.card)) is error:
                 raise  # with the cause it has
             raise told from error
-        except (KeyError, TypeError, ValueError, SchemaMismatch) as error:  # the digests fit, the contents do not
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            RecursionError,
+            SchemaMismatch,
+        ) as error:  # the digests fit, the contents do not
             raise ModelRefused(f"{resolved.uri} does not fit together: {error!r}", hint=REGISTER_AGAIN) from error
     model.warnings.extend(_unique(caught, resolved.card))
     return model
@@ -60,7 +66,7 @@ def _assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Colle
         golden=golden.features_of(rows),
         profile=json.loads(files[bundle.PROFILE]),
     )
-    golden.replay(model, rows, resolved.card["golden"]["spread"])
+    golden.replay(model, rows, golden.spread_from_json(resolved.card["golden"]["spread"]))
     return model
 
 

@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Collection
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from batch import errors
 from batch.errors import BatchError, ModelRefused
-from batch.models import card
+from batch.models import card, trust
 from batch.models.bundle import ResolvedModel
 from batch.storage import storage_for
 from batch.units import format_bytes
@@ -27,8 +31,12 @@ BASE_BYTES = 2 << 30
 """What the libraries and a small model may take."""
 FACTOR = 8
 """What each byte of the bundle may take on top."""
+FILE_BYTES = 64 << 20
+"""The largest file that the child may write; it needs none."""
+ANSWER_BYTES = 64 << 10
 SAYS_MAX = 1_000
 """Characters of a dying child's last words that are told."""
+VOUCH = "if you trust it and it should need that much, register it under this root"
 
 _proven: set[str] = set()
 """Digests of the cards, which hold those of all files, that this process has seen pass."""
@@ -39,6 +47,9 @@ def prove(resolved: ResolvedModel, pickle_sha256: Collection[str], *, record: bo
 
     Raises what loading raises, and `ModelRefused` where the child dies. A pin counts anew at every load, whatever is recorded.
     """
+    file = resolved.card["model_file"]
+    if not resolved.card.get("is_skops", file.endswith(".skops")):
+        trust.check_pinned(resolved.card["files"][file]["sha256"], pickle_sha256)  # no need of a process to refuse it
     if resolved.sha256 in _proven:
         return
     if not _is_recorded(resolved):
@@ -57,8 +68,10 @@ def _is_recorded(resolved: ResolvedModel) -> bool:
 
 
 def _record(resolved: ResolvedModel) -> None:
-    if resolved.proof_uri:
-        body = json.dumps(_proof(), sort_keys=True).encode()
+    if not resolved.proof_uri:
+        return
+    body = json.dumps(_proof(), sort_keys=True).encode()
+    with suppress(BatchError):  # who may only read the root pays for the trial each time
         storage_for(resolved.proof_uri).replace(resolved.proof_uri, [body], len(body))
 
 
@@ -73,70 +86,97 @@ def _try_apart(resolved: ResolvedModel, pickle_sha256: Collection[str]) -> None:
     """
     limit_bytes = BASE_BYTES + FACTOR * resolved.size_bytes
     asked = pickle.dumps((resolved, tuple(pickle_sha256), limit_bytes, SECONDS))
-    answer, writer = os.pipe()
-    # One thread each: the memory of idle ones counts as well.
-    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-    command = [sys.executable, "-m", "batch.models.quarantine", str(writer)]
-    with os.fdopen(answer, "rb") as reader:
+    # Files, not pipes: a process that a pickle has started may keep the end of a pipe for as long as it likes.
+    with TemporaryFile() as answer, TemporaryFile() as words:
         try:
-            with subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=[writer],
-                env={**os.environ, **alone},
-            ) as child:
-                os.close(writer)
-                said = _wait(child, asked, resolved)
+            code = _run(asked, answer, words)
         except OSError as error:
             raise ModelRefused(f"{resolved.uri} cannot be tried in a process of its own: {error}") from error
-        verdict = reader.read()
-    _judge(resolved, child.returncode, verdict, said, limit_bytes)
+        answer.seek(0)
+        words.seek(max(0, words.seek(0, os.SEEK_END) - 4 * SAYS_MAX))
+        _judge(resolved, code, answer.read(ANSWER_BYTES), words.read(), limit_bytes)
 
 
-def _wait(child: subprocess.Popen[bytes], asked: bytes, resolved: ResolvedModel) -> bytes:
-    try:
-        _, said = child.communicate(asked, timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from batch.models import quarantine; quarantine.attempt()"
+)
+"""The child finds modules where the parent does, and not in the working directory."""
+
+# One thread each: the memory of idle ones counts as well.
+_ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+
+
+def _run(asked: bytes, answer: IO[bytes], words: IO[bytes]) -> int | None:
+    """The child's exit code, None where it took too long. Nothing that it has started is left behind."""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path), str(answer.fileno())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=words,
+        pass_fds=[answer.fileno()],
+        env={**os.environ, **_ALONE},
+        start_new_session=True,
+    ) as child:
+        try:
+            child.communicate(asked, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:  # also when a signal ends the run
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+    return child.returncode
+
+
+def _judge(resolved: ResolvedModel, code: int | None, verdict: bytes, words: bytes, limit_bytes: int) -> None:
+    what = f"{resolved.uri} ({format_bytes(resolved.size_bytes)})"
+    if code is None:
         raise ModelRefused(
-            f"{resolved.uri} was not loaded and replayed within {SECONDS:g} s",
-            hint="it is damaged or does not come back; register a model that you trust under this root",
-        ) from None
-    return said
-
-
-def _judge(resolved: ResolvedModel, code: int, verdict: bytes, said: bytes, limit_bytes: int) -> None:
+            f"{what} was not loaded and replayed within {SECONDS:g} s", hint=f"it is damaged or does not end; {VOUCH}"
+        )
     if code == 0 and verdict == b"{}":
         return
-    if verdict.startswith(b'{"'):
-        told: dict[str, Any] = json.loads(verdict)
-        kind = getattr(errors, told["kind"], ModelRefused)
-        raise kind(told["message"], hint=told["hint"])
-    words = said.decode("utf-8", "replace").strip().splitlines()[-1:] or [f"exit code {code}"]
-    what = words[0][:SAYS_MAX] if code >= 0 else f"killed by signal {-code}"
+    if (refusal := _refusal(verdict)) is not None:
+        raise refusal
     raise ModelRefused(
-        f"{resolved.uri} ended the process that tried it, with a limit of {format_bytes(limit_bytes)} of memory: {what}",
-        hint="it is damaged, or needs more memory than a model of its size should; register it under this root if you trust it",
+        f"{what} ended the process that tried it, with a limit of {format_bytes(limit_bytes)} of memory: {_end(code, words)}",
+        hint=f"it is damaged, or needs more memory than a model of its size should; {VOUCH}",
     )
 
 
-def _try(answer: int) -> None:
-    """In the child: limit ourselves, load, and say how that went."""
-    from batch.models.bundle import load
+def _end(code: int, words: bytes) -> str:
+    """How a child died that gave no answer."""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+        return f"killed by signal {-code} ({name})"
+    lines = words.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:SAYS_MAX] if lines and code else f"exit code {code}"
 
+
+def _refusal(verdict: bytes) -> BatchError | None:
+    """What the child has said, if it makes sense: the code of a pickle may have written there as well."""
+    try:
+        told = json.loads(verdict)
+        kind, message, hint = getattr(errors, told["kind"]), str(told["message"]), str(told["hint"])
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    return kind(message, hint=hint) if isinstance(kind, type) and issubclass(kind, BatchError) else None
+
+
+def attempt() -> None:
+    """In the child: limit ourselves, load, and say how that went."""
     resolved, pins, limit_bytes, seconds = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  from our own parent
     _limit(limit_bytes, seconds)
+    from batch.models.bundle import load
+
     verdict: dict[str, str] = {}
     try:
         load(resolved, pickle_sha256=pins, proven=True)
     except (BatchError, MemoryError) as error:
+        size, limit = format_bytes(resolved.size_bytes), format_bytes(limit_bytes)
         verdict = _told(
-            error, f"{resolved.uri} needs more than the {format_bytes(limit_bytes)} of memory it is tried with"
+            error, f"{resolved.uri} ({size}) needs more than {limit} of memory, which is what it is tried with"
         )
-    with os.fdopen(answer, "wb") as writer:
+    with os.fdopen(int(sys.argv[2]), "wb") as writer:
         writer.write(json.dumps(verdict).encode())
 
 
@@ -146,19 +186,25 @@ def _told(error: BaseException, exhausted: str) -> dict[str, str]:
     while (cause := causes[-1].__cause__) is not None and cause not in causes:
         causes.append(cause)
     if any(isinstance(one, MemoryError) for one in causes) or not isinstance(error, BatchError):
-        return {"kind": "ModelRefused", "message": exhausted, "hint": "register it under this root if you trust it"}
+        return {"kind": "ModelRefused", "message": exhausted, "hint": VOUCH}
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def _limit(limit_bytes: int, seconds: float) -> None:
-    try:
-        import resource
-    except ImportError:  # not on this system: the parent's clock is all there is
-        return
-    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 1, int(seconds) + 1))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Of this process. The parent's clock is what ends it; the alarm is for when there is no parent any more."""
+    signal.alarm(int(seconds) + 5)
+    with suppress(
+        OSError
+    ):  # where the kernel runs out of memory before the limit is reached, this is the process to end
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    import resource
 
-
-if __name__ == "__main__":
-    _try(int(sys.argv[1]))
+    # RLIMIT_DATA, not RLIMIT_AS: libraries reserve address space by the gigabyte that they never touch.
+    for kind, limit in (
+        (resource.RLIMIT_DATA, limit_bytes),
+        (resource.RLIMIT_FSIZE, FILE_BYTES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        most = resource.getrlimit(kind)[1]
+        lowest = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(kind, (lowest, lowest))

@@ -90,16 +90,28 @@ def load_skops(body: bytes, sha256: str = "", pinned: Collection[str] = ()) -> A
             hint="build it from scikit-learn's own estimators, and register best_estimator_ rather than a search object",
         )
     _alias_old_loss_module()
-    return _parse(lambda: loads(body, trusted=needed))
+    return _parse(lambda: _with_sound_trees(loads(body, trusted=needed)))
 
 
-def load_pickle(body: bytes, sha256: str, pinned: Collection[str]) -> Any:
-    """The object in a joblib or pickle file, which can run any code: only where the caller pinned its digest."""
+def _with_sound_trees(estimator: Any) -> Any:
+    from batch.models.trees import check_trees
+
+    check_trees(estimator)
+    return estimator
+
+
+def check_pinned(sha256: str, pinned: Collection[str]) -> None:
+    """Raise `ModelNotTrusted` unless the digest of a pickle is pinned."""
     if sha256 not in {pin.lower().removeprefix("sha256:") for pin in pinned}:
         raise ModelNotTrusted(
             f"the model is a pickle, which can run any code when it is loaded, and its digest {sha256} is not pinned",
             hint=f'if you trust it, add to the job file: [trust] pickle_sha256 = ["{sha256}"]',
         )
+
+
+def load_pickle(body: bytes, sha256: str, pinned: Collection[str]) -> Any:
+    """The object in a joblib or pickle file, which can run any code: only where the caller pinned its digest."""
+    check_pinned(sha256, pinned)
     import joblib  # type: ignore[import-untyped]
 
     _alias_old_loss_module()
@@ -135,6 +147,8 @@ def _parse(read: Callable[[], T]) -> T:
     """
     try:
         return read()
+    except ModelRefused:
+        raise
     except Exception as error:  # zip, JSON, recursion, missing modules: the bytes decide what comes out
         raise ModelRefused(
             f"the model file cannot be read: {type(error).__name__}: {error}",
