@@ -14,6 +14,8 @@ from tests.simulation.world import Killed, Process
 
 ENDS = (Busy, StorageUnavailable)
 """How a worker may fail in any weather; each has its exit code."""
+MISTAKES = (AttributeError, ImportError, NameError, TypeError)
+"""The simulator's own world is wrong: no test may take one for the fault that it looks for."""
 
 
 def everybody_ended_well(stage: Stage, *, also: tuple[type[BatchError], ...] = ()) -> None:
@@ -23,6 +25,8 @@ def everybody_ended_well(stage: Stage, *, also: tuple[type[BatchError], ...] = (
     judge.require(not stage.world.failures, "; ".join(stage.world.failures))
     for process in stage.world.processes:
         ended = process.outcome
+        if isinstance(ended, MISTAKES):
+            raise ended
         fine = not isinstance(ended, BaseException) or isinstance(ended, (Killed, *ENDS, *also))
         judge.require(fine, f"{process.name} ended with {type(ended).__name__}: {ended}")
         _accounts(stage, process)

@@ -104,11 +104,11 @@ def no_lease_and_chunks_overwritten(patch: pytest.MonkeyPatch, stage: Stage) -> 
 
 
 def _store_over(real: Callable[..., Any]) -> Callable[..., Any]:
-    def store(plan: Any, facts: dict[str, Any], sections: dict[str, bytes], phases: dict[str, float]) -> Any:
+    def store(plan: Any, *rest: Any, **named: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             storage = storage_for(plan.folder)
             patch.setattr(storage, "create", lambda uri, body: bool(storage.replace(uri, [body], len(body))))
-            return real(plan, facts, sections, phases)
+            return real(plan, *rest, **named)
 
     return store
 

@@ -54,6 +54,7 @@ class Remembering:
 
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
+        self.warnings: list[str] = loaded.warnings
         self._known: dict[tuple[Any, ...], pa.Table] = {}
 
     def predict(self, table: pa.Table) -> pa.Table:
@@ -190,6 +191,7 @@ class Fickle:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self.warnings: list[str] = []
 
     def predict(self, table: pa.Table) -> pa.Table:
         found = self._stage.materials.loaded.predict(table)
