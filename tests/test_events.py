@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote_plus, urlsplit
 
@@ -263,7 +263,8 @@ def listening(**options):
 def ask(listener, method="POST", path="/", body=None, **headers):
     """Status, answer and headers of one request."""
     with closing(http.client.HTTPConnection(listener.host, listener.port, timeout=20)) as connection:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        with suppress(BrokenPipeError, ConnectionResetError):  # it refuses by the head, and need not take the body
+            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         text = answer.read()
         return answer.status, json.loads(text) if text else None, answer.headers
