@@ -21,8 +21,9 @@ __all__ = ["Job", "ModelVersion", "Receipt", "__version__", "captures", "load_jo
 
 if TYPE_CHECKING:
     from batch.execution.captures import captures
+    from batch.execution.ended import run
     from batch.execution.receipt import Receipt
-    from batch.execution.runner import run, score
+    from batch.execution.runner import score
     from batch.job import Job, load_job
     from batch.models.registry import ModelVersion, register
 
@@ -33,7 +34,7 @@ _HOME = {
     "captures": "batch.execution.captures",
     "load_job": "batch.job",
     "register": "batch.models.registry",
-    "run": "batch.execution.runner",
+    "run": "batch.execution.ended",
     "score": "batch.execution.runner",
 }
 

@@ -88,9 +88,9 @@ def _job() -> Job:
 
 
 def _score(progress: Callable[[int, int, int, float], None] | None) -> dict[str, Any]:
-    from batch.execution import runner
+    from batch.execution import ended
 
-    receipt: dict[str, Any] = runner.run(_job(), progress=progress).as_dict()
+    receipt: dict[str, Any] = ended.run(_job(), progress=progress).as_dict()
     return receipt
 
 

@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_serializer
 
 from batch import placeholders
 from batch.cron import parse_cron
@@ -207,19 +207,46 @@ class Trust(Section):
 
 
 class Monitor(Section):
-    """Drift thresholds and data capture."""
+    """Drift thresholds, data capture, and who is told how a run ended."""
 
     psi_warn: float = Field(0.1, ge=0)
     psi_alert: float = Field(0.25, ge=0)
     capture_rows: int = Field(0, ge=0, description="Rows of input to keep per run, chosen by a salted hash.")
     capture_deny: tuple[str, ...] = Field((), description="Columns that are never captured.")
+    metrics: str = Field(
+        "",
+        description="Where the Prometheus text file goes: a path or URI, ending in `/` for `NAME.prom` in it; `off` for none. "
+        "Default: `metrics/NAME.prom` under the root.",
+    )
+    on_failure: tuple[str, ...] = Field(
+        (), description="Command that is called when a run has failed, as a list of arguments; see docs/alerts.md."
+    )
 
 
 class Report(Section):
     """The weekly report."""
 
-    group_by: str = ""
-    webhook: str = ""
+    group_by: str = Field("", description="Column of the input that the report is told by, for example `product`.")
+    outcome: str = Field(
+        "",
+        description="What a prediction means, as the headline says it: `satisfied`, or `revenue in EUR`. Default: the class.",
+    )
+    webhook: str = Field(
+        "",
+        repr=False,
+        description="Where a chat takes messages: its URL, or `$NAME` of the environment variable that holds it.",
+    )
+    webhook_form: Literal["", "text", "teams"] = Field(
+        "", description="`text` (Slack, Mattermost) or `teams` (an Adaptive Card). Default: by the host."
+    )
+    link: str = Field(
+        "", description="Where people open a stored file, `{key}` being its key: `https://files.example.com/{key}`."
+    )
+
+    @field_serializer("webhook")
+    def _without_secret(self, webhook: str) -> str:
+        """A plan keeps the job's configuration: the name of a variable may stand there, a URL that lets anybody post may not."""
+        return webhook if webhook.startswith("$") else ""
 
 
 class Job(Section):

@@ -15,7 +15,7 @@ from batch.errors import JobInvalid, UsageError
 from batch.job import Job
 from batch.uri import normalise
 
-_URI_KEYS = ("root", "model", "input.uri", "output.uri", "rejects.uri", "watch.prefix")
+_URI_KEYS = ("root", "model", "input.uri", "output.uri", "rejects.uri", "watch.prefix", "monitor.metrics")
 _SHORTCUTS = {
     "input": "input.uri",
     "output": "output.uri",
@@ -144,11 +144,16 @@ def _absolute(document: dict[str, Any], base: str) -> None:
     for variant in variants if isinstance(variants, list) else ():
         if isinstance(variant, dict) and isinstance(variant.get("model"), str):
             variant["model"] = normalise_value("model", variant["model"], base)
+    hook = _get(document, "monitor.on_failure")
+    if isinstance(hook, list) and hook and isinstance(hook[0], str) and "/" in hook[0]:  # a bare name is one of $PATH
+        hook[0] = os.path.normpath(os.path.join(base, hook[0]))
 
 
 def normalise_value(key: str, value: Any, base: str) -> Any:
-    """`value` with a relative path made absolute where `key` holds a URI; ``models:/…`` stays as it is."""
+    """`value` with a relative path made absolute where `key` holds a URI; ``models:/…`` and ``off`` stay as they are."""
     if key not in _URI_KEYS or not isinstance(value, str) or value.startswith(("models:", "s3:")):
+        return value
+    if (key, value) == ("monitor.metrics", "off"):
         return value
     return normalise(value, base)
 
@@ -170,6 +175,9 @@ def _cross_problems(document: Mapping[str, Any]) -> Iterator[str]:
         yield "input.id: required, because [input] unique_id is about it"
     if _get(document, "monitor.capture_rows") and not _get(document, "input.id"):
         yield "input.id: required, because [monitor] capture_rows keeps rows by it"
+    prefix, metrics = _get(document, "watch.prefix"), _get(document, "monitor.metrics")
+    if isinstance(metrics, str) and isinstance(prefix, str) and prefix and metrics.startswith(prefix):
+        yield f"monitor.metrics: {metrics!r} lies inside the watched prefix {prefix!r}: it would be read as an input"
     variants = document.get("variants")
     if isinstance(variants, list) and variants:
         yield from _variant_problems(document, [one for one in variants if isinstance(one, Mapping)])

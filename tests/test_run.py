@@ -192,7 +192,7 @@ def test_a_rejects_file_never_eats_an_input_or_the_output(bench: Bench, name: st
     with pytest.raises(OutputRefused, match="rejects file"):
         bench.run("in.csv", "out.csv", rejects__uri=f"{bench.root}/{name}")
     assert bench.get("in.csv") == encode(rows(), "csv")
-    kept = {uri for uri in bench.names() if not {"attempts", "outputs", "probe"} & set(uri.split("/"))}
+    kept = {uri for uri in bench.names() if not {"attempts", "metrics", "outputs", "probe"} & set(uri.split("/"))}
     assert kept == set(before)
 
 

@@ -22,6 +22,7 @@ from batch.execution.receipt import FORMAT, environment, named, now
 from batch.execution.variants import DELIVERED, splits_of
 from batch.job import Job
 from batch.models.bundle import ResolvedModel
+from batch.monitor.drift import unknown
 from batch.storage.probe import enforced
 
 
@@ -50,6 +51,7 @@ class Attempt:
     """Of what was committed: see `ChunkRecord.variants`."""
     rejects: list[dict[str, Any]] = field(default_factory=list)
     phases: Phases = field(default_factory=Phases)
+    drift: dict[str, Any] = field(default_factory=lambda: unknown("the run has not completed"))
 
     def acquire(self, output: str, clock: Clock) -> None:
         """Take the lease of an output, on a store that can be relied on. Raises `StorageUnavailable` or `Busy`."""
@@ -129,7 +131,7 @@ class Attempt:
             "peak_rss_bytes": memory.peak_bytes,
             "engine": self.engine,
             "workers": self.workers,
-            "drift": {"state": "unknown", "columns": []},
+            "drift": self.drift,
             "environment": environment(),
             "config_sha256": _config_sha256(job),
         }

@@ -19,6 +19,8 @@ from batch.uri import parent
 
 FORMAT = 1
 SECTIONS = ("rows", "rejects", "profile", "capture", "ids")
+PROFILE_KEPT = 64 << 10
+"""Bytes of a profile that stay with the record of its chunk, so that nobody needs to read it again."""
 UNIQUE = ".unique"
 """Ends the key of a chunk that was scored a second time, without the rows whose id was seen before."""
 _KEY = re.compile(r"([0-9]{8})\.([0-9]+)-([0-9]+)")
@@ -66,6 +68,8 @@ class ChunkRecord:
     reused: bool = False
     phases: dict[str, float] = field(default_factory=dict)
     """Seconds per phase; empty for a reused chunk."""
+    profile: bytes | None = field(default=None, repr=False)
+    """Its section of that name where the object was at hand, unless it is over `PROFILE_KEPT`; None: it must be read."""
 
     def as_dict(self) -> dict[str, Any]:
         """The chunk as it stands in ``commit.json``."""
@@ -114,6 +118,8 @@ def record_of(uri: str, body: bytes, *, reused: bool, phases: dict[str, float]) 
         raise ValueError("the first line does not fit its own digest")
     facts = json.loads(head)
     base = len(line) + len(newline)
+    sections = {name: Section(base + one[0], one[1], one[2]) for name, one in facts["sections"].items()}
+    profile = sections["profile"]
     return ChunkRecord(
         index=facts["index"],
         uri=uri,
@@ -125,10 +131,11 @@ def record_of(uri: str, body: bytes, *, reused: bool, phases: dict[str, float]) 
         rows_rejected=facts["rows_rejected"],
         decoded_bytes=facts["decoded_bytes"],
         by_code=facts["by_code"],
-        sections={name: Section(base + one[0], one[1], one[2]) for name, one in facts["sections"].items()},
+        sections=sections,
         variants=_variants(facts),
         reused=reused,
         phases=phases,
+        profile=body[profile.offset : profile.offset + profile.length] if profile.length <= PROFILE_KEPT else None,
     )
 
 

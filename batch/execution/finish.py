@@ -15,9 +15,11 @@ from batch.execution.coordinate import budget_of
 from batch.execution.memory import PeakMemory
 from batch.execution.ownership import OVER_BUDGET
 from batch.execution.preflight import Prepared
+from batch.execution.profiles import drift_of, summary_of, summary_uri
 from batch.execution.publish import Published, Written, publish, write_rejects
-from batch.execution.receipt import FORMAT, Receipt, now
+from batch.execution.receipt import Receipt, now
 from batch.job import Job
+from batch.monitor.drift import unknown
 from batch.storage import join
 
 Around = Callable[[Callable[[], Published]], Published]
@@ -174,7 +176,7 @@ def record(
 ) -> Receipt:
     """The receipt, written once and last. `told` is given it before that, unless a newer run's files stand."""
     prepared = attempt.prepared
-    _store_summary(prepared, document)
+    attempt.drift = _store_summary(attempt, document)
     captured = _store_capture(prepared, document)
     receipt = attempt.receipt("completed_with_rejects" if document["rows"]["rejected"] else "completed", memory)
     receipt["output"] = outputs
@@ -198,9 +200,24 @@ def _is_newest(attempt: Attempt, outputs: list[dict[str, Any]]) -> bool:
     return all(one is not None and one.run_id == run_id for one in ruling)
 
 
-def _store_summary(prepared: Prepared, document: dict[str, Any]) -> None:
-    summary = {"format": FORMAT, "run_id": prepared.run_id, "rows": document["rows"]}
-    records.create(join(prepared.folder, "summary.json"), summary)
+def _store_summary(attempt: Attempt, document: dict[str, Any]) -> dict[str, Any]:
+    """Store what the rows looked like, and say whether that is new; nothing in the way of that stops a run that has published."""
+    prepared = attempt.prepared
+    with attempt.phases.phase("profile"):
+        try:
+            summary = summary_of(prepared, document, _chunks(attempt, document))
+            records.create(summary_uri(prepared.job.root, prepared.job.name, prepared.run_id), summary)
+            return drift_of(prepared.job, summary, prepared.models, prepared.period)
+        except BatchError as error:
+            return unknown(error.message)
+
+
+def _chunks(attempt: Attempt, document: dict[str, Any]) -> Iterator[ChunkRecord]:
+    """The committed chunks, as this attempt knows them where it has seen them whole."""
+    seen = {one.uri: one for one in (attempt.scored.records.values() if attempt.scored else ())}
+    for entry in document["chunks"]:
+        found = record_from_commit(attempt.prepared.folder, entry)
+        yield seen.get(found.uri, found)
 
 
 def _store_capture(prepared: Prepared, document: dict[str, Any]) -> dict[str, Any] | None:

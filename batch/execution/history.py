@@ -84,6 +84,13 @@ def find_run(root: str, run: str) -> dict[str, Any]:
     return receipt
 
 
+def newest_receipt(root: str, job: str, subject: str) -> dict[str, Any] | None:
+    """The newest record of a subject that was done (or given up on): one LIST and one small read."""
+    folder = join(root, "done", job, subject, "")
+    newest = max(storage_for(folder).list(folder), key=lambda info: info.modified_at, default=None)
+    return records.load(newest.uri) if newest is not None else None
+
+
 def done_subjects(root: str, job: str) -> dict[str, bool]:
     """What was done, and whether it was given up on: one LIST, and nothing is read."""
     folder = join(root, "done", job, "")

@@ -39,6 +39,7 @@ class Layout:
     splits: tuple[Split, ...]
     shadows: tuple[Shadow, ...]
     captured: tuple[Column, ...]
+    group_by: str
 
 
 def make_layout(
@@ -57,10 +58,11 @@ def make_layout(
     found = make_shadows(job, models, shapes, outputs)
     shadows = tuple(replace(one, write=writing.options(model.outputs.columns)) for one, model in found)
     needed = job.input.id if job.input.unique_id or splits or job.monitor.capture_rows else ""
+    group_by = job.report.group_by if all(job.report.group_by in shape.columns for shape in shapes) else ""
     wanted = [column.name for one in shadows for column in one.columns if column.name not in one.lacking]
     return Layout(
         output_format=output_format,
-        read=with_others(kept, [needed, *wanted]),
+        read=with_others(kept, [needed, group_by, *wanted]),
         write=writing.options((*models[DELIVERED].outputs.columns, *split_columns(splits))),
         id_column=needed,
         unique_id=job.input.id if job.input.unique_id else "",
@@ -68,6 +70,7 @@ def make_layout(
         splits=splits,
         shadows=shadows,
         captured=_captured(kept.columns, job) if job.monitor.capture_rows else (),
+        group_by=group_by,
     )
 
 

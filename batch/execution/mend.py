@@ -20,12 +20,14 @@ from batch.errors import InputRefused, SchemaMismatch
 from batch.execution.chunk import ChunkRecord, read_section
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
+from batch.execution.profiles import added, make_profiler
 from batch.execution.route import Models, deliver
 from batch.execution.score import Rows
 from batch.execution.streams import Streams
 from batch.execution.unique import digests, load_ids, places_of, seen_before
 from batch.formats import FORMATS, LINE_COLUMN, ChunkReader, Cut, ReadOptions, Shape, rejects
 from batch.formats.id_text import id_texts
+from batch.monitor.profiler import Profiler
 from batch.storage import Source
 
 ROW, FILE = "_row", "_file"
@@ -205,8 +207,8 @@ def mended(plan: Plan, models: Models, fixed: Fixed, record: ChunkRecord) -> tup
     before = rejects.from_bytes(read_section(record, "rejects"))
     assert before is not None, "a chunk without rejects has nothing to be mended"
     valid, refused = fixed.of_chunk(record.index)
-    streams = Streams(plan, models, Phases())
-    scored, culprits = _score(plan, models, fixed, valid, streams)
+    streams, profiler = Streams(plan, models, Phases()), make_profiler(plan, models)
+    scored, culprits = _score(plan, models, fixed, valid, streams, profiler)
     gone = sorted(before[ROW].to_pylist())
     at = [row - bisect_left(gone, row) for row in (fixed.row_of(one) for one in scored)]
     sections = _spliced(plan, record, at, streams.sections())
@@ -230,7 +232,8 @@ def mended(plan: Plan, models: Models, fixed: Fixed, record: ChunkRecord) -> tup
     assert record.rows_read == facts["rows_predicted"] + left.num_rows, facts
     ids = _ids(record, fixed, scored) if plan.unique_id else b""
     sample = read_section(record, "capture")  # of the base run: what is captured is not changed by a retry
-    return facts, sections | {"rejects": rejects.to_bytes([left]), "ids": ids, "capture": sample}
+    profile = added(read_section(record, "profile"), profiler.section())
+    return facts, sections | {"rejects": rejects.to_bytes([left]), "ids": ids, "capture": sample, "profile": profile}
 
 
 def _spliced(plan: Plan, record: ChunkRecord, at: list[int], new: dict[str, bytes]) -> dict[str, bytes]:
@@ -252,7 +255,7 @@ def _ids(record: ChunkRecord, fixed: Fixed, scored: list[int]) -> bytes:
 
 
 def _score(
-    plan: Plan, models: Models, fixed: Fixed, valid: list[int], streams: Streams
+    plan: Plan, models: Models, fixed: Fixed, valid: list[int], streams: Streams, profiler: Profiler
 ) -> tuple[list[int], list[pa.Table]]:
     """The rows that could be scored, which go into the streams, and the rejects of those that a model fails on."""
     if not valid or fixed.table is None:
@@ -260,7 +263,9 @@ def _score(
     batch = fixed.table.take(pa.array(valid))
     delivered = deliver(plan, models, batch)
     good = [row for row in range(len(valid)) if row not in delivered.culprits]
-    streams.add(batch.take(pa.array(good, pa.int64())), delivered)
+    scored = batch.take(pa.array(good, pa.int64()))
+    streams.add(scored, delivered)
+    profiler.add(scored, delivered.outputs)
     culprits = {valid[row]: message for row, message in delivered.culprits.items()}
     return [valid[row] for row in good], [fixed.refuse(culprits, "", "model")] if culprits else []
 

@@ -106,6 +106,8 @@ class Plan:
     """How many rows of the input to keep for the next training."""
     captured: tuple[Column, ...] = ()
     """What is kept of them."""
+    group_by: str = ""
+    """The column whose values the report tells apart, where the input has it; then it is among those that are read."""
 
     @property
     def told(self) -> tuple[tuple[str, str], ...]:
@@ -187,6 +189,7 @@ def make_plan(
         shadows=layout.shadows,
         capture_rows=job.monitor.capture_rows,
         captured=layout.captured,
+        group_by=layout.group_by,
     )
 
 

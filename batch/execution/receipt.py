@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from batch.monitor.drift import unknown
 from batch.storage import ObjectInfo
 
 FORMAT = 1
@@ -108,7 +109,7 @@ def unstarted(job: str | None, trigger: str, error: dict[str, str]) -> dict[str,
         "peak_rss_bytes": 0,
         "engine": "",
         "workers": 0,
-        "drift": {"state": "unknown", "columns": []},
+        "drift": unknown("the run has not completed"),
         "environment": environment(),
         "config_sha256": None,
         "error": error,

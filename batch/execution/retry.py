@@ -172,6 +172,7 @@ class Base:
             outputs=tuple(self.outputs), tasks=(), predict_rows=self.job.run.predict_rows,
             chunk_seconds=self.job.run.chunk_seconds, extra_columns=(), id_column=layout.id_column,
             unique_id=layout.unique_id, salt=layout.salt, splits=layout.splits, shadows=layout.shadows,
+            group_by=layout.group_by,
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from batch.execution.capture import Capture
 from batch.execution.loading import limited, load_models, shadow_names
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan, Repeated, Task
+from batch.execution.profiles import make_profiler
 from batch.execution.route import Models, deliver
 from batch.execution.streams import Streams
 from batch.execution.unique import Ids, seen_before
@@ -105,6 +106,7 @@ def _compute(
     rows = Rows(plan, reader, clock, task.repeated)
     ids = Ids(plan.unique_id) if plan.unique_id else None
     capture = Capture(plan) if plan.captured else None
+    profiler = make_profiler(plan, context.models)
     position = 0
     for batch in _batches(iter(rows), plan.predict_rows):
         with clock.phase("predict"):
@@ -117,6 +119,8 @@ def _compute(
         if capture is not None:
             capture.add(scored)
         streams.add(scored, delivered)
+        with clock.phase("profile"):
+            profiler.add(scored, delivered.outputs)
         position += batch.num_rows
     sections = streams.sections()
     rows.refuse_repeated()
@@ -137,7 +141,7 @@ def _compute(
         "decoded_bytes": reader.decoded_bytes,
     }
     assert rows.read == streams.predicted + rejected, facts
-    more = {"rejects": rejects.to_bytes(rows.rejected)}
+    more = {"rejects": rejects.to_bytes(rows.rejected), "profile": profiler.section()}
     if ids is not None:
         more["ids"] = ids.section(rows.read)
     if capture is not None:

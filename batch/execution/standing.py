@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from batch.execution import ownership, records, register
+from batch.execution import history, ownership, records, register
 from batch.execution.preflight import Prepared
 from batch.execution.receipt import Receipt
 from batch.job import Job
-from batch.storage import join, storage_for
 
 
 def done_before(job: Job, subject: str) -> Receipt | None:
     """The newest record of a subject that was done (or given up on), whatever has changed since."""
-    folder = join(job.root, "done", job.name, subject, "")
-    newest = max(storage_for(folder).list(folder), key=lambda info: info.modified_at, default=None)
-    document = records.load(newest.uri) if newest is not None else None
+    document = history.newest_receipt(job.root, job.name, subject)
     return Receipt(document, already_done=True) if document is not None else None
 
 

@@ -272,6 +272,19 @@ def read_files(resolved: ResolvedModel) -> dict[str, bytes]:
     return {name: _read_file(resolved.uri, name, file) for name, file in resolved.card["files"].items()}
 
 
+def read_profile(resolved: ResolvedModel) -> dict[str, Any]:
+    """How the model's training rows were distributed, see `batch.models.profile.usable`; {} where nobody has told.
+
+    Raises `ModelChanged` where the file is not the recorded one.
+    """
+    from batch.models.profile import usable
+
+    recorded = resolved.card["files"].get(PROFILE)
+    if recorded is None or resolved.uri.startswith(MLFLOW):
+        return {}
+    return usable(json.loads(_read_file(resolved.uri, PROFILE, recorded)))
+
+
 def _read_file(folder: str, name: str, recorded: dict[str, Any]) -> bytes:
     uri = join(folder, name)
     info = storage_for(uri).head(uri)

@@ -40,7 +40,7 @@ class LoadedModel:
     golden: pa.Table | None = None
     """The feature columns of the golden rows."""
     profile: dict[str, Any] = field(default_factory=dict)
-    """The parsed profile.json: the distribution of the training features and scores."""
+    """How the training features and scores were distributed, see `batch.models.profile.usable`; {} where nobody has told."""
     warnings: list[str] = field(default_factory=list)
     """What is worth telling once: for example that another scikit-learn version saved the model."""
 

@@ -12,6 +12,7 @@ from batch.models import bundle, card, golden, trust
 from batch.models.bundle import ResolvedModel
 from batch.models.estimator import use_one_thread
 from batch.models.loaded import LoadedModel
+from batch.models.profile import usable
 from batch.models.signature import REGISTER_AGAIN
 
 
@@ -64,7 +65,7 @@ def _assemble(resolved: ResolvedModel, files: Mapping[str, bytes], pinned: Colle
         layout=resolved.card.get("layout", "frame"),
         card=resolved.card,
         golden=golden.features_of(rows),
-        profile=json.loads(files[bundle.PROFILE]),
+        profile=usable(json.loads(files[bundle.PROFILE])),
     )
     golden.replay(model, rows, golden.spread_from_json(resolved.card["golden"]["spread"]))
     return model

@@ -7,6 +7,9 @@ those of different rows Agresti and Caffo, The American Statistician 54 (2000) 2
 The area under the ROC curve and its covariance are those of DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988) 837-845, by the
 midranks of Sun and Xu, IEEE Signal Processing Letters 21 (2014) 1389-1393: exact, the same each time, and n log n, where a bootstrap is
 neither of the first two.
+
+Of one side alone, a share has the interval of Wilson, Journal of the American Statistical Association 22 (1927) 209-212, and its distance
+from a mean probability one with the four added rows of Agresti and Coull, The American Statistician 52 (1998) 119-126.
 """
 
 from __future__ import annotations
@@ -94,6 +97,48 @@ def of_roots(one: Mean, other: Mean, variance_of_difference: float) -> Interval 
     slopes = [1 / (2 * math.sqrt(side.mean)) for side in (one, other)]
     variance = slopes[0] ** 2 * one.variance + slopes[1] ** 2 * other.variance - 2 * slopes[0] * slopes[1] * covariance
     return normal(math.sqrt(other.mean) - math.sqrt(one.mean), max(0.0, variance))
+
+
+def wilson(rows: int, share: float) -> Interval | None:
+    """Of a share of some rows."""
+    if not rows:
+        return None
+    weight = Z_95**2 / rows
+    centre = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
+    # Rounding must not leave the share itself outside where it is 0 or 1.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def of_root(side: Mean) -> Interval | None:
+    """Of the root of a mean, by the delta method; None where that is 0 and has no slope."""
+    if not side.rows or side.mean <= 0:
+        return None
+    found = normal(math.sqrt(side.mean), side.variance / (4 * side.mean))
+    return found and (max(0.0, found[0]), found[1])
+
+
+def share_minus_chance(difference: Mean, chance: float) -> Interval | None:
+    """Of how far a share is from the mean probability that was given for it, over the same rows.
+
+    `difference`: of what happened (1 or 0) and the probability, row by row; `chance`: the mean probability. Two rows on which it happened and
+    two on which it did not are added: where hardly anything happened, the rows by themselves do not scatter enough.
+    """
+    with_four = Mean(difference.rows, difference.average, difference.scatter)
+    with_four.add(np.array([1.0, 1.0, 0.0, 0.0]) - chance)
+    return normal(with_four.mean, with_four.variance)
+
+
+def r_squared(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, Interval | None]:
+    """1 - (mean squared error) / (variance of the truth), and its interval by the delta method; NaN where the truth does not vary."""
+    error, spread = (truth - predicted) ** 2, (truth - truth.mean()) ** 2
+    if len(truth) < 2 or not spread.any():
+        return math.nan, None
+    share = error.mean() / spread.mean()
+    # How much each row moves the ratio of the two means.
+    influence = (error - share * spread) / spread.mean()
+    value = float(1 - share)
+    return value, normal(value, float(influence.var(ddof=1)) / len(truth))
 
 
 def delong(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,9 @@
 
 The listing is the truth; an event only has it made sooner. A file that fails is told of and tried again with growing pauses, then
 parked with its error while the others go on. What is wrong with the store or with the model is no file's fault and costs none a try.
+
+The job's on-failure hook is called once per file, when it is parked, and once per outage, when no file can be scored: a try that is made
+again in a minute is nothing to call somebody for.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ from batch.errors import (
     StorageUnavailable,
     UsageError,
 )
-from batch.execution import attempts, history, records, runner
+from batch.execution import attempts, ended, history, hook, records
 from batch.execution.coordinate import Progress
+from batch.execution.metrics import End
 from batch.execution.receipt import named, unstarted
 from batch.job import Job
 from batch.storage import ObjectInfo, storage_for
@@ -58,7 +62,7 @@ class Told:
     """One of these.
 
     done, failed, parked; moved, stays (it could not be moved); gone (deleted or replaced); left (alone, for its name or form); away
-    (the store does not answer, or there is no model: no file can be scored).
+    (the store does not answer, or there is no model: no file can be scored); notice (what a run goes on without).
     """
     uri: str
     exit_code: int = 0
@@ -90,6 +94,8 @@ class Watcher:
         self._sentinels = drop.Sentinels(self.job)
         self._knows = False
         self._told: set[tuple[str, str]] = set()
+        self._outage = ""
+        """The error code of what no file could be scored for in the last poll; the hook was called for it."""
         self._suspects: set[str] = set()
         """Subjects over which the store failed in the last poll: they come last, so that they keep no other file waiting."""
 
@@ -104,6 +110,17 @@ class Watcher:
         Raises `StorageUnavailable` or `PermissionDenied` where the store does not do its part, `ModelRefused` where no file can be
         scored, and `UsageError` for the job itself.
         """
+        try:
+            done = self._look()
+        except (StorageUnavailable, PermissionDenied, ModelRefused, InputMissing) as error:
+            if error.code != self._outage:
+                self._call(ended.end_of(self.job, error, "watch"), self.job.watch.prefix)
+            self._outage = error.code
+            raise
+        self._outage = ""
+        return done
+
+    def _look(self) -> int:
         self.exit_code, self.soon = 0, None
         found = drop.listing(self.job)
         if not self._knows:
@@ -236,9 +253,10 @@ class Watcher:
         def beside(receipt: dict[str, Any]) -> None:
             records.replace(drop.receipt_uri(receipt["output"][0]["uri"]), receipt)
 
-        receipt = runner.run(
-            job, dropped=info, once=True, trigger="watch", progress=self.progress, told=beside, clock=self.clock
-        )
+        receipt = ended.run(
+            job, dropped=info, once=True, trigger="watch", progress=self.progress, told=beside, clock=self.clock,
+            notice=lambda text: self.tell(Told("notice", info.uri, message=text)), weigh=ended.never_call,
+        )  # fmt: skip
         document = receipt.as_dict()
         self.done[drop.subject_of(info)] = receipt.state == "parked"
         if not receipt.already_done:
@@ -277,6 +295,11 @@ class Watcher:
         drop.park(self.job, info, receipt, exit_code, count, drop.receipt_uri(place) if is_owner else "")
         self.done[drop.subject_of(info)] = True
         self.tell(Told("parked", info.uri, exit_code, error.message, facts))
+        self._call(End(receipt, exit_code), info.uri)
+
+    def _call(self, end: End, uri: str) -> None:
+        with self.working():
+            hook.call(self.job, end, lambda text: self.tell(Told("notice", uri, message=text)))
 
     def _receipt(self, info: ObjectInfo, error: BatchError, exit_code: int) -> dict[str, Any]:
         """Of a failure that left no record, because no run began: `runs` tells of it too."""

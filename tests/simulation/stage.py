@@ -14,7 +14,6 @@ from typing import Any, Self
 import pyarrow as pa
 import pytest
 
-import batch
 import batch.storage
 from batch.execution import attempt, clean, holder, lease, preflight, receipt, runner, score
 from batch.execution.holder import Holder
@@ -55,6 +54,7 @@ class Remembering:
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
         self.warnings: list[str] = loaded.warnings
+        self.profile, self.outputs = loaded.profile, loaded.outputs
         self._known: dict[tuple[Any, ...], pa.Table] = {}
 
     def predict(self, table: pa.Table) -> pa.Table:
@@ -98,7 +98,7 @@ class Stage:
         """A process that runs the job over an input."""
         job = self.materials.jobs[source]
         return self.world.spawn(
-            name, lambda: batch.run(job, clock=SimClock(self.world), **options), at=at, host=host, faults=faults
+            name, lambda: runner.run(job, clock=SimClock(self.world), **options), at=at, host=host, faults=faults
         )
 
     def cleaner(self, name: str, *, at: float = 0.0, older_seconds: float = 60.0, faults: Any = None) -> Process:
@@ -192,6 +192,7 @@ class Fickle:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.warnings: list[str] = []
+        self.profile, self.outputs = stage.materials.loaded.profile, stage.materials.loaded.outputs
 
     def predict(self, table: pa.Table) -> pa.Table:
         found = self._stage.materials.loaded.predict(table)
