@@ -22,6 +22,7 @@ from batch.formats.compression import spool
 from batch.formats.id_text import id_texts
 from batch.job import Job
 from batch.models import bundle
+from batch.models.bundle import ResolvedModel
 from batch.models.outputs import Outputs
 from batch.monitor.codes import NO_LABEL, Codes, spelled
 from batch.monitor.metrics import chances_of
@@ -83,9 +84,13 @@ class Run:
         """The files of one role, as the receipt tells of them."""
         return [one for one in self.receipt["output"] if one["role"] == role and variant in {"", one.get("variant")}]
 
+    def model(self, variant: str) -> ResolvedModel:
+        """The model of a variant. Raises `ModelRefused`."""
+        return bundle.resolve(self._models[variant]["uri"], self.root)
+
     def kind(self, variant: str) -> Outputs:
-        """What the model of a variant gives. Raises `ModelRefused`."""
-        return bundle.resolve(self._models[variant]["uri"], self.root).outputs
+        """What that model gives. Raises `ModelRefused`."""
+        return self.model(variant).outputs
 
     def batches(
         self,

@@ -18,7 +18,7 @@ from batch.models.outputs import Outputs
 from batch.monitor.codes import NO_CLASS, NO_LABEL, Codes, spelled
 from batch.monitor.join import Joined
 from batch.monitor.reading import blocks
-from batch.storage import Source, join, normalise, storage_for
+from batch.storage import ObjectInfo, Source, join, normalise, storage_for
 
 
 class LabelFile:
@@ -28,7 +28,12 @@ class LabelFile:
         """Raises `InputMissing`, `InputFormatError` or `SchemaMismatch`."""
         place = normalise(uri)
         self._format, compression = format_of(place)
-        self._source = _opened(place, self._format, compression, scratch)
+        pin = storage_for(place).head(place)
+        if pin is None:
+            raise InputMissing(f"there is no file {place}", hint="name the file with the labels")
+        self.etag = pin.etag
+        """Of the version that is read."""
+        self._source = _opened(pin, self._format, compression, scratch)
         self._options = ReadOptions((), kept=(id_column, label_column))
         self._shape = FORMATS[self._format].inspect(self._source, self._options)
         if missing := [column for column in self._options.kept if column not in self._shape.columns]:
@@ -53,11 +58,9 @@ class LabelFile:
             yield tuple(id_texts(block.table, name) for name in self._options.kept)
 
 
-def _opened(place: str, name: str, compression: str, scratch: str) -> Source:
+def _opened(pin: ObjectInfo, name: str, compression: str, scratch: str) -> Source:
     """The decompressed bytes of a file."""
-    pin = storage_for(place).head(place)
-    if pin is None:
-        raise InputMissing(f"there is no file {place}", hint="name the file with the labels")
+    place = pin.uri
     if not name:
         raise InputFormatError(f"{place} is no .csv, .jsonl or .parquet file", hint="name it by its format")
     source = Source(storage_for(place), pin)

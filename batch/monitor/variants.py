@@ -18,13 +18,12 @@ from batch.monitor.arms import Arm, arm_groups, arm_metrics, judge, sample_ratio
 from batch.monitor.codes import Codes, codes_of_classes
 from batch.monitor.compare import SPREAD, Comparison, differ_in_kind
 from batch.monitor.delivered import CHAMPION, Batch, Run
-from batch.monitor.join import Field, Joined, Spill, join, parts_for
-from batch.monitor.labels import LabelFile, Labelling, truth_of
-from batch.monitor.metrics import chances_of
+from batch.monitor.join import Field
+from batch.monitor.labelled import LabelledRows, chances_fields
+from batch.monitor.labels import LabelFile, Labelling
 
 ROWS = 50_000
 """Compared at a time."""
-LABEL: list[Field] = [("code", "<i8"), ("truth", "<f8")]
 ARM: list[Field] = [("variant", "<i8"), ("label", "<i8"), ("score", "<f8")]
 PAIR: list[Field] = [("first", "<i8"), ("second", "<i8"), ("score", "<f8"), ("other", "<f8")]
 
@@ -74,7 +73,7 @@ class _Asked:
         if differs := differ_in_kind(outputs, other):
             return about | {"refused": f"{differs} cannot be compared"}
         found = Comparison(outputs, self.labels, self.group_by)
-        pairs, known = self._to_join([*PAIR, *_chances(outputs, "chances", "its_chances")], scratch)
+        pairs = self._to_join([*PAIR, *chances_fields(outputs, "chances", "its_chances")], scratch)
         unscored = 0
         seen = 0
         for one, two in self._side_by_side(variant, found, scratch):
@@ -89,8 +88,8 @@ class _Asked:
             found.add(labels, scores, one.groups[scored], keys[scored])
             if pairs is not None:
                 values = (*labels, *scores, one.chances[scored], two.chances[scored])
-                pairs.add(one.ids.filter(pa.array(scored)), dict(zip(pairs.fields, values, strict=True)))
-        for part in self._joined(pairs, known, found.labels, scratch, outputs, found.labelling):
+                pairs.rows.add(one.ids.filter(pa.array(scored)), dict(zip(pairs.rows.fields, values, strict=True)))
+        for part in pairs.joined(outputs, found.labels, found.labelling) if pairs is not None else ():
             rows = part.left
             found.judge(
                 (rows["first"], rows["second"]),
@@ -101,34 +100,12 @@ class _Asked:
             )
         return about | {"left_out": unscored} | found.as_dict()
 
-    def _to_join(self, fields: list[Field], scratch: str) -> tuple[Spill | None, LabelFile | None]:
-        """Where rows are put until they are joined with the labels, in as many parts as the larger side needs; None without labels."""
+    def _to_join(self, fields: list[Field], scratch: str) -> LabelledRows | None:
+        """Where rows are put until they are joined with the labels; None without labels."""
         if not self.labels:
-            return None, None
+            return None
         known = LabelFile(self.labels, self.run.id_column, self.label_column, scratch)
-        parts = parts_for(max(self.run.receipt["rows"]["predicted"], known.about_rows))
-        return Spill(scratch, "rows", fields, parts), known
-
-    def _joined(
-        self,
-        rows: Spill | None,
-        known: LabelFile | None,
-        classes: Codes,
-        scratch: str,
-        outputs: Outputs,
-        labelling: Labelling,
-    ) -> Iterator[Joined]:
-        """Rows and their labels, part by part; nothing without labels."""
-        if rows is None or known is None:
-            return
-        side = Spill(scratch, "labels", LABEL, rows.parts)
-        for ids, texts in known:
-            code, truth = truth_of(texts, outputs, classes)
-            side.add(ids, {"code": code, "truth": truth})
-        labelling.repeated += rows.without_id + side.without_id
-        for part in join(rows, side):
-            labelling.left_over(part)
-            yield part
+        return LabelledRows(known, fields, self.run.receipt["rows"]["predicted"], scratch)
 
     def _side_by_side(self, variant: str, found: Comparison, scratch: str) -> Iterator[tuple[Batch, Batch]]:
         # Two files of one run are read at once: each in a folder of its own.
@@ -148,15 +125,15 @@ class _Asked:
         outputs = self.run.kind(CHAMPION)
         labels, groups = codes_of_classes(outputs), Codes(self.group_by)
         arms: dict[str, Arm] = {}
-        rows, known = self._to_join([*ARM, *_chances(outputs, "chances")], scratch)
+        to_join = self._to_join([*ARM, *chances_fields(outputs, "chances")], scratch)
         for batch in self._batches(self.run.outputs("predictions"), outputs, labels, groups, scratch):
             for code in np.unique(batch.variants).tolist():
                 arms.setdefault(groups.texts[code], Arm()).add(batch, batch.variants == code)
-            if rows is not None:
+            if to_join is not None:
                 values = (batch.variants, batch.labels, batch.scores, batch.chances)
-                rows.add(batch.ids, dict(zip(rows.fields, values, strict=True)))
+                to_join.rows.add(batch.ids, dict(zip(to_join.rows.fields, values, strict=True)))
         labelling = Labelling(self.labels)
-        for part in self._joined(rows, known, labels, scratch, outputs, labelling):
+        for part in to_join.joined(outputs, labels, labelling) if to_join is not None else ():
             usable = labelling.count(part.right["code"])
             judge(arms, part.left[usable], part.right[usable], groups, outputs)
         champion = arms.get(CHAMPION, Arm())
@@ -176,11 +153,6 @@ class _Asked:
                 "labels": labelling.as_dict(outputs) if self.labels else None,
                 "metrics": arm_metrics(champion, arm),
             }
-
-
-def _chances(outputs: Outputs, *names: str) -> list[Field]:
-    """Columns of a `Spill` for the probabilities of all classes; of no width where there are none."""
-    return [(name, "<f8", (len(chances_of(outputs)),)) for name in names]
 
 
 def _regrouped(batches: Iterator[Batch]) -> Iterator[Batch]:
