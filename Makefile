@@ -10,7 +10,7 @@ IMAGE ?= batch-predict:test
 # For machines whose package client needs settings inside a build: --volume, --build-arg, --pull-never …
 IMAGE_BUILD_FLAGS ?=
 
-.PHONY: help install demo test check lint data docs image-test test-nightly test-mlflow test-skew lock clean
+.PHONY: help install demo test check lint data docs report-images image-test alerts-test test-nightly test-mlflow test-skew lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,10 +38,20 @@ docs: install ## regenerate docs/job-file.md, job.schema.json and commands.md fr
 	$(BIN)/python -m batch.reference
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.bad_inputs
 
+report-images: install data ## docs/images/report-*.png from real runs of both jobs; needs Chromium ($$CHROMIUM, or on the path)
+	$(BIN)/python docs/images/make.py
+
 image-test: install ## build the container image with docker or buildah, run it, and check the files in deploy/
 	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" $(BIN)/python .ci/image-test $(IMAGE)
 
-test-nightly: install data test-mlflow test-skew ## the suite with many more seeds, kills and hypothesis examples, and Airflow, cron and MLflow for real
+alerts-test: install ## the Prometheus alert rules and the metrics, checked with promtool
+	@command -v promtool >/dev/null || { echo 'make alerts-test: promtool is not installed. It comes with Prometheus; on Debian:' \
+	  'apt-get install --no-install-recommends prometheus' >&2; exit 1; }
+	promtool check rules deploy/prometheus/alerts.yml
+	promtool test rules deploy/prometheus/alerts.test.yml
+	$(BIN)/python -m pytest tests/test_metrics.py -k promtool
+
+test-nightly: install data test-mlflow test-skew alerts-test ## the suite with many more seeds, kills and hypothesis examples, and Airflow, cron and MLflow for real
 	HYPOTHESIS_PROFILE=nightly SIM_SEEDS=4000 $(BIN)/python -m pytest
 	$(BIN)/python tests/nightly_airflow.py
 	$(BIN)/python tests/nightly_cron.py
@@ -54,7 +64,7 @@ test-skew: install ## models that an older scikit-learn saved: scored alike with
 
 lock: | $(BIN)/python ## requirements/*.txt from setup.cfg; UPGRADE=--upgrade takes newer versions
 	$(BIN)/python -m pip install -qq uv
-	$(call compile,core.txt)
+	$(call compile,core.txt,--extra report)
 	$(call compile,dev.txt,--extra demo --extra test)
 
 clean: ## remove .venv/ and what the tools leave behind; data/ stays

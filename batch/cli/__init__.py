@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import batch
-from batch.cli import compare, models, runs, schedule, score, triggers, upkeep
+from batch.cli import compare, evaluate, models, monitor, report, runs, schedule, score, triggers, upkeep
 from batch.cli.program import Program
 from batch.cli.signals import catch_signals, leave_threads_behind
 
@@ -23,6 +23,7 @@ program.add_command(runs.runs)
 program.add_command(runs.show)
 program.add_command(upkeep.verify)
 program.add_command(compare.diff)
+program.add_command(evaluate.evaluate)
 program.add_command(upkeep.clean)
 program.add_command(upkeep.doctor)
 program.add_command(schedule.schedule)
@@ -30,6 +31,8 @@ program.add_command(triggers.watch)
 program.add_command(triggers.backfill)
 models.models.add_command(compare.compare)
 program.add_command(models.models)
+program.add_command(report.report)
+program.add_command(monitor.monitor)
 program.add_command(score.demo)
 
 

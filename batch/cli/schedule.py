@@ -135,16 +135,25 @@ def _loop(entries: Sequence[Entry], heartbeat_path: str, log_format: str) -> Non
 
 
 def _runner(heartbeat: Heartbeat, log_format: str) -> Callable[[ScheduledJob, datetime], dict[str, Any]]:
+    from batch.triggers.calls import Calls
+
+    calls = Calls()
+
     def run(scheduled: ScheduledJob, due: datetime) -> dict[str, Any]:
         import batch
         from batch.cli.progress import Progress
-        from batch.execution import runner
+        from batch.cli.reporting import report_on
+        from batch.execution import ended
 
         with heartbeat.going_on():
             job = batch.load_job(scheduled.path, set={"input.wait": "0s"})  # the loop looks again
             progress = Progress(job.name, log_format)
             once = bool(job.schedule.period)  # without one, all runs have the same subject: see print_entries
-            receipt = runner.run(job, now=due, trigger="schedule", once=once, progress=progress.update)
+            receipt = ended.run(
+                job, now=due, trigger="schedule", once=once, progress=progress.update, notice=progress.notice,
+                weigh=lambda error: calls.weigh(error, scheduled, due),
+            )  # fmt: skip
+            report_on(job, receipt.as_dict(), progress.notice)
         document = receipt.as_dict()
         return {
             **{key: document[key] for key in ("run_id", "state", "rows")},

@@ -10,6 +10,7 @@ import click
 
 from batch.cli.program import Command, json_option, log_option, print_json, root_option
 from batch.cli.progress import Progress
+from batch.cli.reporting import report_on
 from batch.cli.text import readiness, summary
 from batch.errors import BatchError, JobInvalid, UsageError
 from batch.execution.process import prepare_process
@@ -17,6 +18,7 @@ from batch.execution.process import prepare_process
 if TYPE_CHECKING:
     from batch.job import Job
 
+DRIFT_EXIT = {"warn": 10, "alert": 20}
 TRIGGERS = ("cli", "cron", "schedule", "watch", "backfill", "retry", "api")
 
 
@@ -51,10 +53,15 @@ def job_options(command: Command) -> Command:
 
 @click.command()
 @job_options
+@click.option("--fail-on-drift", is_flag=True, help="Exit 10 or 20 after a run whose rows or scores have drifted.")
 @json_option
 @log_option
+@click.pass_context
 def run(
+    ctx: click.Context,
+    /,
     *,
+    fail_on_drift: bool,
     period: str | None,
     now: str | None,
     once: bool,
@@ -88,20 +95,23 @@ def run(
         print_json(document)
     else:
         click.echo(summary(document, already_done=already_done))
+    if fail_on_drift:
+        ctx.exit(DRIFT_EXIT.get(document["drift"]["state"], 0))
 
 
 def _run(
     job: Job, period: str | None, moment: datetime | None, trigger: str, log_format: str, *, once: bool, force: bool
 ) -> tuple[dict[str, Any], bool]:
     """The receipt, and whether the run was done before."""
-    from batch.execution import runner
+    from batch.execution import ended
 
     with Progress(job.name, log_format) as progress:
-        receipt = runner.run(
+        receipt = ended.run(
             job, period=period, now=moment, trigger=trigger, once=once, force=force,
             progress=progress.update, notice=progress.notice,
         )  # fmt: skip
         progress.completed(receipt.as_dict(), already_done=receipt.already_done)
+        report_on(job, receipt.as_dict(), progress.notice)
     return receipt.as_dict(), receipt.already_done
 
 
@@ -172,7 +182,7 @@ def retry(*, root: str, run_id: str, fixed: str, as_json: bool, log_format: str)
     RUN is a run id, the beginning of one, or JOB@latest: completed, or over its budget. Rows that are not in the file stay rejected.
     """
     prepare_process()
-    from batch.execution.retry import retry as mend
+    from batch.execution.ended import retry as mend
     from batch.uri import normalise
 
     receipt = mend(root, run_id, normalise(fixed))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+SHOWN = 15
+"""Comparisons that ``monitor check`` shows."""
+
 
 def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
     """A receipt as a few aligned lines."""
@@ -17,11 +20,43 @@ def summary(receipt: dict[str, Any], *, already_done: bool = False) -> str:
         *(("model", _scored(model)) for model in receipt["models"]),
         *(("output", f"{output['uri']}  {output['size_bytes']:,} bytes") for output in receipt["output"]),
         *(("rejects", f"{one['uri']}  {_codes(one['by_code'])}") for one in receipt["rejects"] if one["rows"]),
+        *drift_lines(receipt.get("drift")),
         ("time", f"{seconds:.2f} s, {rows['read'] / seconds:,.0f} rows/s" if seconds else "0 s"),
     ]
     if error := receipt.get("error"):
         lines.append(("error", error["message"]))
     return "\n".join(f"{label:<8} {text}" for label, text in lines)
+
+
+def drift_lines(drift: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The state of the drift with the columns that are over a limit; nothing where it is not known."""
+    if not drift or drift["state"] == "unknown":
+        return []
+    over = [one for one in drift["columns"] if one["state"] != "ok"]
+    worst = [f"{one['column']} {one['psi']:.3g} against {one['against']}" for one in over[:3]]
+    more = f" and {len(over) - 3} more" if len(over) > 3 else ""
+    told = f": PSI of {', '.join(worst)}{more}" if worst else f", {drift['compared']} comparisons"
+    return [("drift", f"{drift['state']}{told}")]
+
+
+def monitor_text(found: dict[str, Any]) -> str:
+    """What ``monitor check`` found: the state, why, and the largest shifts."""
+    drift = found["drift"]
+    lines = [f"{found['job']} {found['subject']}: {found['state']} (run {found['run_id']})", *found["sentences"]]
+    head = ("COLUMN", "ROLE", "AGAINST", "PSI", "WARN", "ALERT", "BY CHANCE", "STATE")
+    cells = [
+        [
+            *(str(one[key]) for key in ("column", "role", "against")),
+            *(f"{one[key]:.3g}" for key in ("psi", "limit_warn", "limit_alert", "chance")),
+            one["state"],
+        ]
+        for one in drift["columns"][:SHOWN]
+    ]
+    if cells:
+        lines += ["", table(head, cells, right=(3, 4, 5, 6))]
+    if len(drift["columns"]) > SHOWN:
+        lines.append(f"and {drift['compared'] - SHOWN} comparisons with less of a shift: --json")
+    return "\n".join(lines)
 
 
 def _scored(model: dict[str, Any]) -> str:

@@ -157,11 +157,16 @@ def backfill(
 
 def _in_process(job: Job, log_format: str) -> Callable[[str], dict[str, Any]]:
     from batch.cli.progress import Progress
-    from batch.execution import runner
+    from batch.cli.reporting import report_on
+    from batch.execution import ended
 
     def run(period: str) -> dict[str, Any]:
         progress = Progress(f"{job.name} {period}", log_format)
-        return runner.run(job, period=period, once=True, trigger="backfill", progress=progress.update).as_dict()
+        receipt = ended.run(
+            job, period=period, once=True, trigger="backfill", progress=progress.update, notice=progress.notice
+        )
+        report_on(job, receipt.as_dict(), progress.notice)
+        return receipt.as_dict()
 
     return run
 
