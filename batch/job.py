@@ -211,6 +211,9 @@ class Monitor(Section):
 
     psi_warn: float = Field(0.1, ge=0)
     psi_alert: float = Field(0.25, ge=0)
+    drift_ignore: tuple[str, ...] = Field(
+        (), description="Input columns whose drift says nothing, for example `month`: a calendar moves by itself."
+    )
     capture_rows: int = Field(0, ge=0, description="Rows of input to keep per run, chosen by a salted hash.")
     capture_deny: tuple[str, ...] = Field((), description="Columns that are never captured.")
     metrics: str = Field(

@@ -11,24 +11,22 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import DOUBLES, JOB, register, write_input
+from benchmarks.memory import DOUBLES, register, timed, write_input
 
 BAD_SHARE = 0.01
-VARIANTS = {
-    "plain": ("clean.csv", 1, []),
-    "declared": ("clean.csv", 2, []),
-    "unique_id": ("clean.csv", 1, ["input.unique_id=true"]),
-    "1 % bad": ("bad.csv", 1, ["rejects.max_share=1.0"]),
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"source": "clean.csv"},
+    "declared": {"source": "clean.csv", "version": 2},
+    "unique_id": {"source": "clean.csv", "settings": ["input.unique_id=true"]},
+    "1 % bad": {"source": "bad.csv", "settings": ["rejects.max_share=1.0"]},
 }
-"""Name -> (input, model version, settings)."""
+"""See `timed`."""
 
 
 def spoil(source: Path, target: Path, rows: int) -> list[int]:
@@ -51,23 +49,6 @@ def _spoilt(line: str, way: int) -> str:
     return ",".join(fields) + "\n"
 
 
-def timed(folder: Path, name: str) -> float:
-    """Wall seconds of one run, start of the process included."""
-    source, version, settings = VARIANTS[name]
-    job = folder / "job.toml"
-    job.write_text(JOB.format(root=folder, memory="1GiB", engine="auto").replace("memory/1", f"memory/{version}"))
-    command = [str(Path(sys.executable).with_name("batch-predict")), "run", str(job), "--force"]
-    options = [part for setting in settings for part in ("--set", setting)]
-    began = time.monotonic()
-    subprocess.run(
-        [*command, "--input", str(folder / source), *options],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    return time.monotonic() - began
-
-
 def main() -> None:
     """Print each variant's median seconds and its ratio to the plain run."""
     parser = argparse.ArgumentParser(description="What checking rows costs.")
@@ -84,7 +65,7 @@ def main() -> None:
         )
         write_input(folder / "clean.csv", options.rows)
         bad = spoil(folder / "clean.csv", folder / "bad.csv", options.rows)
-        seconds = [{one: timed(folder, one) for one in VARIANTS} for _ in range(options.rounds)]
+        seconds = [{one: timed(folder, **each) for one, each in VARIANTS.items()} for _ in range(options.rounds)]
         for one in VARIANTS:
             ratio = statistics.median(each[one] / each["plain"] for each in seconds)
             print(f"{one:<10} {statistics.median(each[one] for each in seconds):6.2f} s   {ratio:.2f} x")

@@ -10,28 +10,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.memory import JOB, register, write_input
+from benchmarks.memory import register, timed, write_input
 
 SPLIT = '[[variants]]\nname = "challenger"\nmodel = "models:/memory/2"\nweight = 0.1\n'
 SHADOW = '[[variants]]\nname = "challenger"\nmodel = "models:/memory/2"\nmode = "shadow"\n'
 CASES = {"plain": "", "split 0.1": SPLIT, "shadow": SHADOW, "capture": "[monitor]\ncapture_rows = 5000\n"}
-
-
-def timed(folder: Path, more: str) -> float:
-    """Wall seconds of one run, start of the process included."""
-    job = folder / "job.toml"
-    job.write_text(JOB.format(root=folder, memory="1GiB", engine="auto") + more)
-    command = [str(Path(sys.executable).with_name("batch-predict")), "run", str(job), "--force"]
-    began = time.monotonic()
-    options = ["--input", str(folder / "in.csv")]
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.monotonic() - began
 
 
 def main() -> None:
@@ -45,7 +31,9 @@ def main() -> None:
         register(name)
         register(name)
         write_input(folder / "in.csv", options.rows)
-        seconds = [{one: timed(folder, more) for one, more in CASES.items()} for _ in range(options.rounds)]
+        seconds = [
+            {one: timed(folder, "in.csv", more=more) for one, more in CASES.items()} for _ in range(options.rounds)
+        ]
     for one in CASES:
         ratio = statistics.median(each[one] / each["plain"] for each in seconds)
         print(f"{one:<10} {statistics.median(each[one] for each in seconds):6.2f} s   {ratio:.2f} x")

@@ -176,6 +176,11 @@ def test_thresholds_of_today_decide(bench: Bench) -> None:
     assert check(job, period="2026-W46")["state"] == "ok"
     job = bench.job("in-{period}.csv", "out-{period}.csv", WEEKLY, monitor__psi_warn=0, monitor__psi_alert=90)
     assert check(job, period="2026-W46")["state"] == "warn"
+    job = bench.job("in-{period}.csv", "out-{period}.csv", WEEKLY, monitor__drift_ignore=["age"])
+    ignoring = check(job, period="2026-W46")
+    told = batch.run(job, period="2026-W46", force=True).as_dict()["drift"]
+    for one in (ignoring["drift"], told):
+        assert {column["column"] for column in one["columns"]} == {"spend", "product", "probability"}
     with pytest.raises(InputMissing, match="no completed run for 2026-W40") as refused:
         check(job, period="2026-W40")
     assert "2026-W45, 2026-W46" in refused.value.hint

@@ -66,7 +66,7 @@ def drift_of(
     references = {name: bundle.read_profile(model) for name, model in delivering(job, models).items()}
     run_id, previous = _previous(job, period)
     thresholds = Thresholds(job.monitor.psi_warn, job.monitor.psi_alert)
-    found = measure(summary["profile"], references, thresholds, previous)
+    found = measure(summary["profile"], references, thresholds, previous, job.monitor.drift_ignore)
     before = {"run_id": run_id, "period": previous_period(job, period).name} if period and previous else None
     return found | {"rows": summary["rows"]["predicted"], "previous": before}
 

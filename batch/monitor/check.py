@@ -23,7 +23,8 @@ def check(job: Job, *, period: str | None = None, now: datetime | None = None) -
     is an alert. ``sentences`` say why. Raises `InputMissing` where the period has no completed run.
     """
     receipt = _receipt(job, period, now)
-    drift = judged_again(receipt["drift"], Thresholds(job.monitor.psi_warn, job.monitor.psi_alert))
+    thresholds = Thresholds(job.monitor.psi_warn, job.monitor.psi_alert)
+    drift = judged_again(receipt["drift"], thresholds, job.monitor.drift_ignore)
     found = evaluations(job.root, job.name, receipt["run_id"])
     degraded = [one for one in found if one["state"] == "degraded"]
     states = [drift["state"], *("alert" for _ in degraded)]

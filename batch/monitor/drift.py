@@ -9,7 +9,7 @@ is over the job's threshold and over what chance gives to any of the columns tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -53,30 +53,36 @@ def measure(
     references: Mapping[str, Mapping[str, Any]],
     thresholds: Thresholds,
     previous: Mapping[str, Any] | None = None,
+    ignored: Collection[str] = (),
 ) -> dict[str, Any]:
     """The ``drift`` of a receipt: the profile of a run (see `batch.monitor.summary`) against training and the previous period's profile.
 
-    `references`: the reference profile by variant. ``state`` is the worst of all columns, ``unknown`` with a ``reason`` where nothing could be
+    `references`: the reference profile by variant. `ignored`: columns of the input that are not compared. ``state`` is the worst of all columns, ``unknown`` with a ``reason`` where nothing could be
     compared.
     """
     if summary is None:
         return unknown("the run has no profile")
     pairs = [*_with_training(summary, references), *(_with_previous(summary, previous) if previous else ())]
+    pairs = [one for one in pairs if not _is_ignored(one.about, ignored)]
     usable = [one for one in pairs if min(one.now.sum(), one.then.sum()) >= MIN_ROWS]
     if not usable:
-        reason = f"fewer than {MIN_ROWS} rows" if pairs else "the model was registered without a profile"
-        return unknown(reason)
+        return unknown(f"fewer than {MIN_ROWS} rows" if pairs else "the model was registered without a profile")
     chance = FALSE_ALARMS / len(usable)
     columns = sorted((_judged(one, thresholds, chance) for one in usable), key=lambda one: -one["psi"])
     worst = max((one["state"] for one in columns), key=STATES.index)
     return {"state": worst, "columns": columns[:COLUMNS_MAX], "compared": len(columns), "reason": ""}
 
 
-def judged_again(found: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
-    """The ``drift`` of a receipt by other thresholds: what chance gives stays what it was."""
-    columns = [one | _verdict(one["psi"], one["chance"], thresholds) for one in found["columns"]]
-    state = max((one["state"] for one in columns), key=STATES.index) if columns else found["state"]
+def judged_again(found: Mapping[str, Any], thresholds: Thresholds, ignored: Collection[str] = ()) -> dict[str, Any]:
+    """The ``drift`` of a receipt by other thresholds, and with other columns ignored: what chance gives stays what it was."""
+    kept = [one for one in found["columns"] if not _is_ignored(one, ignored)]
+    columns = [one | _verdict(one["psi"], one["chance"], thresholds) for one in kept]
+    state = max((one["state"] for one in columns), key=STATES.index) if columns else "unknown"
     return {"reason": "", **found, "columns": columns, "state": state}
+
+
+def _is_ignored(about: Mapping[str, Any], ignored: Collection[str]) -> bool:
+    return about["role"] == "feature" and about["column"] in ignored
 
 
 def unknown(reason: str) -> dict[str, Any]:
