@@ -225,7 +225,8 @@ def test_a_signal_ends_the_hook(bench: Bench) -> None:
 
     threading.Thread(target=stop_when_it_runs, daemon=True).start()
     job = bench.job("nowhere.csv", "out.csv", monitor__on_failure=script(bench.folder, "echo $$ > child; sleep 50"))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that started us behind it had it ignored
+    # A shell that started us in the background has it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             batch.run(job)

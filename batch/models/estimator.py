@@ -70,7 +70,7 @@ def outputs_of(estimator: Any, features: Any) -> Outputs:
                 hint="register one model per target",
             )
         return Outputs("regressor", (("prediction", _float_type(values)),))
-    classes, kind = _classes(estimator)
+    classes, kind = classes_of(estimator)
     prediction = ("prediction", kind)
     if not hasattr(estimator, "predict_proba") or len(classes) < 2:
         return Outputs("classifier", (prediction,), classes)
@@ -92,7 +92,7 @@ def _check_kind(estimator: Any) -> None:
         )
 
 
-def _classes(estimator: Any) -> tuple[tuple[Any, ...], str]:
+def classes_of(estimator: Any) -> tuple[tuple[Any, ...], str]:
     """The classes as plain values and their MLflow type."""
     classes = getattr(estimator, "classes_", None)
     if classes is None:

@@ -16,7 +16,7 @@ from sklearn.base import is_classifier
 from batch.errors import ModelFailed, ModelRefused, SchemaMismatch
 from batch.models import card, frames
 from batch.models.bundle import ResolvedModel
-from batch.models.estimator import _classes, outputs_of
+from batch.models.estimator import classes_of, outputs_of
 from batch.models.loaded import Layout, LoadedModel, as_features, plain_row
 from batch.models.loading import load_estimator
 from batch.models.outputs import Outputs, probability_names
@@ -64,7 +64,7 @@ def _outputs(estimator: Any, columns: tuple[SignatureColumn, ...], layout: Layou
 def _outputs_by_name(estimator: Any, output_type: str) -> Outputs:
     if not is_classifier(estimator):
         return Outputs("regressor", (("prediction", output_type),))
-    classes, kind = _classes(estimator)
+    classes, kind = classes_of(estimator)
     scored = hasattr(estimator, "predict_proba") and len(classes) > 1
     scores = tuple((name, "double") for name in probability_names(classes)) if scored else ()
     return Outputs("classifier", (("prediction", kind), *scores), classes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from batch.monitor.markdown import table
+
 FLIPS_SHOWN = 20
 
 
@@ -17,7 +19,7 @@ def diff_text(found: dict[str, Any]) -> str:
         "",
         f"{', '.join(one['models'])} ({one['subject']}) → {', '.join(other['models'])} ({other['subject']})",
         "",
-        *_table(
+        *table(
             ("rows", "count"),
             [
                 ("in both", _count(rows["both"])),
@@ -79,7 +81,7 @@ def _groups(found: dict[str, Any], more: Sequence[str] = ()) -> Iterator[str]:
         )
         for group in found["groups"]
     ]
-    yield from ("", *_table((*head, *more), cells))
+    yield from ("", *table((*head, *more), cells))
 
 
 def _labels(counts: dict[str, Any] | None) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _shift(found: dict[str, Any]) -> Iterator[str]:
     if found["flips"]:
         shown = found["flips"][:FLIPS_SHOWN]
         cells = [(str(one["from"]), str(one["to"]), _count(one["rows"])) for one in shown]
-        yield from ("", *_table(("from", "to", "rows"), cells))
+        yield from ("", *table(("from", "to", "rows"), cells))
         if len(found["flips"]) > FLIPS_SHOWN:
             yield from ("", f"and {len(found['flips']) - FLIPS_SHOWN} more kinds of flip")
     if (shift := found["score_shift"]) is not None:
@@ -125,7 +127,7 @@ def _arms(found: dict[str, Any]) -> Iterator[str]:
         yield from ("", f"Mean score: {_difference(score)}")
     if found["predicted"]:
         labels = [(one["label"], _share(one["first"]), _share(one["second"])) for one in found["predicted"]]
-        yield from ("", *_table(("predicted", "first", "second"), labels))
+        yield from ("", *table(("predicted", "first", "second"), labels))
     if found["groups"]:
         cells = [
             (
@@ -136,7 +138,7 @@ def _arms(found: dict[str, Any]) -> Iterator[str]:
             )
             for one in found["groups"]
         ]
-        yield from ("", *_table((found["group_by"], "first", "second", "mean score"), cells))
+        yield from ("", *table((found["group_by"], "first", "second", "mean score"), cells))
 
 
 def _difference(one: dict[str, Any] | None) -> str:
@@ -156,20 +158,7 @@ def _metrics(metrics: dict[str, Any]) -> Iterator[str]:
         values = (_number(one["first"]), _number(one["second"]), _number(one.get("difference")))
         cells.append((name, _count(one["rows"]), *values, between, one.get("verdict", "")))
     head = ("metric", "rows", "first", "second", "difference", "95 % interval", "the second is")
-    yield from ("", *_table(head, cells))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A Markdown table that is aligned for those who read it as it is."""
-    every = [head, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(3, *map(len, column)) for column in zip(*every, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
-
-    yield line(every[0])
-    yield "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    yield from map(line, every[1:])
+    yield from ("", *table(head, cells))
 
 
 def _count(value: int) -> str:
