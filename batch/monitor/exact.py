@@ -14,6 +14,9 @@ UNIT = 1126
 """Sums count units of 2^-1126: the 53rd bit of the smallest float64."""
 _MANTISSA_BITS = 53
 _LOW_BITS = 27
+_ROUNDED_BITS = 36
+_ROUNDED_ROWS = 1 << 16
+"""So many whole numbers of 36 bits add up to fewer than 53: floats do that exactly."""
 
 
 def exact_sums(values: np.ndarray, codes: np.ndarray, count: int) -> list[int]:
@@ -32,6 +35,25 @@ def exact_sums(values: np.ndarray, codes: np.ndarray, count: int) -> list[int]:
         code, exponent = divmod(place, span)
         part = (int(high[place]) << _LOW_BITS) + int(low[place])
         totals[code] += part << (exponent + lowest - _MANTISSA_BITS + UNIT)
+    return totals
+
+
+def rounded_sums(values: np.ndarray, codes: np.ndarray, count: int, reach: int) -> list[int]:
+    """The exact sums of values that are rounded to multiples of 2^(reach - 36) first: several times as fast.
+
+    A value beyond 2^reach is not rounded, so what a value adds depends on nothing but itself. `reach` lies between -900 and 900.
+    """
+    whole = np.rint(values * 2.0 ** (_ROUNDED_BITS - reach))
+    fits = np.abs(whole) <= 2.0**_ROUNDED_BITS
+    totals = [0] * count
+    if not fits.all():
+        totals = exact_sums(values[~fits], codes[~fits], count)
+        whole, codes = whole[fits], codes[fits]
+    for start in range(0, len(whole), _ROUNDED_ROWS):
+        part = slice(start, start + _ROUNDED_ROWS)
+        sums = np.bincount(codes[part], weights=whole[part], minlength=count)
+        for code in np.flatnonzero(sums).tolist():
+            totals[code] += int(sums[code]) << (reach - _ROUNDED_BITS + UNIT)
     return totals
 
 
