@@ -124,6 +124,34 @@ def test_psi_is_what_the_definition_says() -> None:
     assert chance_psi(10, 100, 50_000, 0.01) == pytest.approx(0.217, abs=0.001)
 
 
+@pytest.mark.parametrize("name", ["n0", "c0", "flag", "at"])
+@pytest.mark.parametrize("other", ["n0", "c0", "flag", "at"])
+def test_a_reference_of_another_column_counts_nothing(name: str, other: str) -> None:
+    """A forged profile may say of a column what is true of one of another type: then it is left out, and nothing breaks."""
+    count = 50
+    columns = {
+        "n0": pa.array(range(count)),
+        "c0": pa.array(["a", "b"] * (count // 2)),
+        "flag": pa.array([True, False] * (count // 2)),
+        "at": pa.array(range(count), pa.timestamp("us")),
+    }
+    scores = pa.table({"prediction": np.arange(count, dtype=float)})
+    honest = reference_of(pa.table(columns), scores["prediction"], "prediction")
+    forged = {**honest, "columns": {name: honest["columns"][other]}}
+    counted = summary(forged, pa.table(columns), scores)["columns"]
+    assert counted.keys() == ({name} if name == other else set())
+
+
+def test_a_summary_that_somebody_changed_stops_no_run(bench: Bench) -> None:
+    """The predictions are out: the drift is unknown, with the reason, and the receipt is written."""
+    first = weeks(bench)[1]["previous"]["run_id"]
+    bench.put(f"runs/weekly/{first}/summary.json", b'{"profile": {"reference": 3}}')
+    job = bench.job("in-{period}.csv", "out-{period}.csv", WEEKLY)
+    receipt = batch.run(job, period="2026-W46", force=True).as_dict()
+    assert (receipt["state"], receipt["drift"]["state"]) == ("completed", "unknown")
+    assert "cannot be compared" in receipt["drift"]["reason"]
+
+
 WEEKLY = '[schedule]\nperiod = "week"\n'
 
 

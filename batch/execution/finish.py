@@ -210,6 +210,14 @@ def _store_summary(attempt: Attempt, document: dict[str, Any]) -> dict[str, Any]
             return drift_of(prepared.job, summary, prepared.models, prepared.period)
         except BatchError as error:
             return unknown(error.message)
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:  # records that somebody changed
+            return unknown(f"the profile cannot be compared: {type(error).__name__}: {error}")
 
 
 def _chunks(attempt: Attempt, document: dict[str, Any]) -> Iterator[ChunkRecord]:

@@ -57,8 +57,8 @@ def measure(
 ) -> dict[str, Any]:
     """The ``drift`` of a receipt: the profile of a run (see `batch.monitor.summary`) against training and the previous period's profile.
 
-    `references`: the reference profile by variant. `ignored`: columns of the input that are not compared. ``state`` is the worst of all columns, ``unknown`` with a ``reason`` where nothing could be
-    compared.
+    `references`: the reference profile by variant. `ignored`: columns of the input that are not compared. ``state`` is the worst of all
+    columns, ``unknown`` with a ``reason`` where nothing could be compared.
     """
     if summary is None:
         return unknown("the run has no profile")

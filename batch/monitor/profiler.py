@@ -54,7 +54,7 @@ class Profiler:
     def add(self, rows: pa.Table, outputs: pa.Table) -> None:
         """Count rows and what was delivered for them; both tables are as long."""
         for name, reference in self._columns.items():
-            if reference["kind"] in HEAD and name in rows.column_names:
+            if name in rows.column_names and self._fits(name, reference["kind"], rows[name].type):
                 counts = self._column(name, reference, rows[name])
                 known = self._found.columns.get(name)
                 self._found.columns[name] = counts if known is None else known + counts
@@ -63,6 +63,18 @@ class Profiler:
     def section(self) -> bytes:
         """See `Profile.to_bytes`."""
         return self._found.to_bytes()
+
+    def _fits(self, name: str, kind: str, of_rows: pa.DataType) -> bool:
+        """Whether a column can be counted as its reference says: that may come from anywhere, and be about another one."""
+        if kind == "categorical":
+            known, _ = self._known[name]
+            plain = of_rows.value_type if pa.types.is_dictionary(of_rows) else of_rows
+            return bool(pa.types.is_boolean(plain) if pa.types.is_boolean(known.type) else _is_text(plain))
+        if kind == "datetime":
+            return bool(pa.types.is_timestamp(of_rows))
+        if kind == "numeric":
+            return bool(pa.types.is_integer(of_rows) or pa.types.is_floating(of_rows))
+        return kind in HEAD
 
     def _column(self, name: str, reference: Mapping[str, Any], values: pa.ChunkedArray) -> np.ndarray:
         if reference["kind"] == "binary":
@@ -184,6 +196,10 @@ class Profiler:
                 self._found.groups, names[code], Group(int(rows[code]), tallies[code] if tallies else None, labels)
             )
         self._found.limit()
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def score_column(outputs: Outputs) -> str:
