@@ -1,4 +1,4 @@
-"""Sums of floats without rounding: whatever the order and the cuts, the same number comes out.
+"""Sums of floats that make no error in adding: whatever the order and the cuts, the same number comes out.
 
 A float64 is a whole number times a power of two. The whole numbers are added per exponent, in two halves that stay below 2^53 in
 float64, and the few results become one Python integer in units of 2^-1126.

@@ -1,6 +1,6 @@
 """What the rows of a run look like: counted chunk by chunk in the scoring pass, and merged without a trace of the cuts.
 
-Everything is a count or an exact sum, so the profile of a file is the sum of the profiles of its parts. Columns are counted in the
+Everything is a count, or a sum that adding makes no error in, so the profile of a file is the sum of the profiles of its parts. Columns are counted in the
 bins and values of the champion's reference profile (`batch.models.profile`); rows of a model without one are counted by label, score and
 group alone.
 """
@@ -27,12 +27,12 @@ HEAD = {"numeric": 3, "datetime": 3, "categorical": 2, "binary": 1}
 
 @dataclass(slots=True)
 class Tally:
-    """Scores of some rows: a histogram in given edges, and exact moments around a fixed centre."""
+    """Scores of some rows: a histogram in given edges, and moments around a fixed centre."""
 
     counts: np.ndarray
     rows: int = 0
     total: int = 0
-    """Sum of the distances from the centre, see `exact_sums`."""
+    """Sum of the distances from the centre, in the units of `batch.monitor.exact`."""
     squares: int = 0
 
     def merge(self, other: Tally) -> None:
