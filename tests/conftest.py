@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 # Before numpy is imported: on a busy machine OpenMP's threads spin against each other, and a fit takes ten times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,13 +62,24 @@ def bench(tmp_path, model):
 @pytest.fixture(scope="session")
 def moto_url() -> Iterator[str]:
     """An S3 server in this process (moto) for the whole session: its endpoint."""
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.threaded_moto_server import MotoRequestHandler
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    moto, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_creator_at_a_time(environ: dict[str, Any], start_response: Any) -> Any:
+        """Moto looks first and stores then, so that of two creators at the same instant both may win: the probe rightly refuses it."""
+        is_conditional = "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ
+        with turn if environ["REQUEST_METHOD"] == "PUT" and is_conditional else nullcontext():
+            return moto(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, one_creator_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
 
 
 @pytest.fixture

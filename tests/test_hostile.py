@@ -11,6 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,7 @@ from skops.io._protocol import PROTOCOL
 import batch
 from batch.errors import GoldenRowsDiffer, ModelChanged, ModelNotTrusted, ModelRefused
 from batch.models import bundle, golden, quarantine, trust
+from tests import children
 from tests.run_cases import Bench, encode, estimator, register, rows
 
 
@@ -187,6 +189,27 @@ def test_a_pinned_pickle_is_tried_first(tried: Victim, code: str, said: str, mon
     monkeypatch.setattr(quarantine, "BASE_BYTES", 1 << 30)
     digest = tried.put_pickle(Evaluates(code))
     assert said in tried.refused(trust__pickle_sha256=[digest]).message
+
+
+def test_a_trial_ends_with_the_run_that_asked(tried: Victim) -> None:
+    """Kill -9 of a run leaves nothing behind that takes a core and memory: runs that start again would drown in old trials."""
+    code = f"(open({str(tried.canary)!r}, 'w').write(str(__import__('os').getpid())), __import__('time').sleep(300))"
+    digest = tried.put_pickle(Evaluates(code))
+    tried.bench.job("in.csv", "out.csv")
+    run = children.start(str(tried.bench.folder / "weekly.toml"), {}, set={"trust.pickle_sha256": [digest]})
+    _until(lambda: tried.canary.exists() and tried.canary.read_text() != "", "the trial began")
+    trial = Path("/proc", tried.canary.read_text())
+    assert trial.exists()
+    run.kill()
+    run.join()
+    _until(lambda: not trial.exists(), "the trial ended")
+
+
+def _until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within 60 s: {what}"
+        time.sleep(0.05)
 
 
 # --- skops files

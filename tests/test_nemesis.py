@@ -304,6 +304,7 @@ def test_watchers_are_killed(bucket: str, model: str, tmp_path: Any, s3_server: 
     )
     body = encode(rows(20), "csv")
     storage = open_storage("s3")
+    quarantine._record(bundle.resolve(model, root))  # as in `Place.prepare`
     killed, dropped = 0, 0
     watchers: list[Any] = []
     until = time.monotonic() + 300
@@ -317,7 +318,8 @@ def test_watchers_are_killed(bucket: str, model: str, tmp_path: Any, s3_server: 
             while len(watchers) < 4:
                 seed = dice.randrange(1 << 30)
                 watchers.append(children.start_watcher(str(path), s3_server.environment(), speed=20.0, seed=seed))
-            time.sleep(dice.uniform(0.5, 2.0))
+            time.sleep(dice.uniform(0.1, 1.0))
+            _await_more(root, until)
             victim = dice.choice(watchers)
             victim.kill()
             victim.join()
@@ -327,6 +329,13 @@ def test_watchers_are_killed(bucket: str, model: str, tmp_path: Any, s3_server: 
             child.kill()
             child.join()
     _each_once(root, body, killed)
+
+
+def _await_more(root: str, until: float) -> None:
+    """Until one more file is done, or 5 s: on a slow machine, kills by the clock alone would leave no watcher the time to start."""
+    before, until = len(_receipts(root)), min(until, time.monotonic() + 5)
+    while len(_receipts(root)) == before < FILES and time.monotonic() < until:
+        time.sleep(0.05)
 
 
 def _receipts(root: str) -> list[str]:

@@ -13,6 +13,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +87,7 @@ def _try_apart(resolved: ResolvedModel, pickle_sha256: Collection[str]) -> None:
     Its limits: `SECONDS`, and `BASE_BYTES` of memory plus `FACTOR` times the size of the bundle.
     """
     limit_bytes = BASE_BYTES + FACTOR * resolved.size_bytes
-    asked = pickle.dumps((resolved, tuple(pickle_sha256), limit_bytes, SECONDS))
+    asked = pickle.dumps((resolved, tuple(pickle_sha256), limit_bytes, SECONDS, os.getpid()))
     # Files, not pipes: a process that a pickle has started may keep the end of a pipe for as long as it likes.
     with TemporaryFile() as answer, TemporaryFile() as words:
         try:
@@ -164,7 +166,8 @@ def _refusal(verdict: bytes) -> BatchError | None:
 
 def attempt() -> None:
     """In the child: limit ourselves, load, and say how that went."""
-    resolved, pins, limit_bytes, seconds = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  from our own parent
+    resolved, pins, limit_bytes, seconds, parent = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  from our own parent
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _limit(limit_bytes, seconds)
     from batch.models.bundle import load
 
@@ -188,6 +191,13 @@ def _told(error: BaseException, exhausted: str) -> dict[str, str]:
     if any(isinstance(one, MemoryError) for one in causes) or not isinstance(error, BatchError):
         return {"kind": "ModelRefused", "message": exhausted, "hint": VOUCH}
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the run is gone, by kill -9 or for want of memory: nobody asks any more, and the next run tries the model itself."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def _limit(limit_bytes: int, seconds: float) -> None:
