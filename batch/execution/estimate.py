@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from batch.execution.engine import choose, size
+from batch.execution.engine import choose
 from batch.execution.loading import Loaded, load_models, shadow_names
 from batch.execution.plan import Plan
 from batch.execution.preflight import Prepared
 from batch.execution.route import lacks
+from batch.execution.sizing import size
 from batch.execution.variants import DELIVERED
 
 BYTES_PER_SECOND = 40e6

@@ -196,8 +196,9 @@ def _score(
     attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None, notice: Callable[[str], None]
 ) -> Scored:
     """Load the model and score what is not stored yet."""
-    from batch.execution.engine import choose, open_engine, size
+    from batch.execution.engine import choose, open_engine
     from batch.execution.loading import shadow_names
+    from batch.execution.sizing import size
     from batch.execution.unique import find_repeated
 
     job, models = attempt.prepared.job, attempt.prepared.models
