@@ -9,8 +9,12 @@ FLIGHTS := data/flights/.complete
 IMAGE ?= batch-predict:test
 # For machines whose package client needs settings inside a build: --volume, --build-arg, --pull-never …
 IMAGE_BUILD_FLAGS ?=
+# Test processes beside each other; 0: one after the other, in one process.
+TEST_PROCESSES ?= auto
+# Options of the benchmark: `.venv/bin/python -m benchmarks.bench --help`
+BENCH ?=
 
-.PHONY: help install demo test check lint data docs report-images image-test alerts-test test-nightly test-mlflow test-skew lock clean
+.PHONY: help install demo test check lint data docs report-images bench image-test alerts-test test-nightly test-mlflow test-skew lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -21,11 +25,11 @@ demo: install ## the main job, end to end, on an embedded S3 server
 	$(BIN)/batch-predict demo
 
 test: install data ## every test: the fast tier, then the real S3 server and injected faults
-	$(BIN)/python -m pytest -m "not s3 and not slow"
-	$(BIN)/python -m pytest -m "s3 or slow"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not s3 and not slow"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "s3 or slow"
 
 check: lint ## before each commit: lint, format, types and the fast tests
-	$(BIN)/python -m pytest -m "not s3 and not slow"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not s3 and not slow"
 
 lint: install ## ruff and mypy alone
 	$(BIN)/ruff check .
@@ -40,6 +44,9 @@ docs: install ## regenerate docs/job-file.md, job.schema.json and commands.md fr
 
 report-images: install data ## docs/images/report-*.png from real runs of both jobs; needs Chromium ($$CHROMIUM, or on the path)
 	$(BIN)/python docs/images/make.py
+
+bench: install ## batch-predict against its peers, written to benchmarks/RESULTS.md; BENCH="--rows 100000 --rounds 1" for less
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 image-test: install ## build the container image with docker or buildah, run it, and check the files in deploy/
 	BUILD_FLAGS="$(IMAGE_BUILD_FLAGS)" $(BIN)/python .ci/image-test $(IMAGE)

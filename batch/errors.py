@@ -24,6 +24,7 @@
     ├─ OutputRefused            6   the output must not be written
     ├─ VerificationFailed       7   a stored object differs from what its receipt says
     ├─ StorageUnavailable      69   the store does not answer, or does not keep what it promised
+    ├─ EngineUnavailable       69   the cluster that shall score does not answer, or has no workers
     ├─ Busy                    75   another run holds the lease
     ├─ PermissionDenied        77   credentials are missing, expired or not allowed to do this
     └─ Interrupted        130/143   a signal ended the run; its state is kept
@@ -214,6 +215,13 @@ class StorageUnavailable(BatchError):
     """The store does not answer, or does not keep what it promised."""
 
     code = "storage_unavailable"
+    exit_code = 69
+
+
+class EngineUnavailable(BatchError):
+    """The cluster that shall score cannot be reached, or has had no workers for a while."""
+
+    code = "engine_unavailable"
     exit_code = 69
 
 

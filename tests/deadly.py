@@ -64,6 +64,14 @@ class Picky(Deadly):
         return np.column_stack([1 - score, score])
 
 
+class Slow(Deadly):
+    """Takes a fifth of a second for each call with more rows than one."""
+
+    def predict_proba(self, X):
+        time.sleep(0.2 if len(X) > 1 else 0)  # the golden rows are replayed one by one
+        return np.column_stack([np.full(len(X), 0.75), np.full(len(X), 0.25)])
+
+
 class Sleeper(Deadly):
     """Thinks for a long while about a row of age `POISON_AGE`."""
 
@@ -75,6 +83,7 @@ class Sleeper(Deadly):
 
 def deadly_bench(tmp_path, estimator):
     """400 customers, one of whom is poison to `estimator`, which is a pinned pickle; and the settings of a job for them."""
+    tmp_path.mkdir(exist_ok=True)
     table = rows(400)
     estimator.fit(table[FEATURES], np.where(table["age"] > 50, "yes", "no"))
     sink = io.BytesIO()

@@ -1,6 +1,7 @@
 """A whole run keeps its promises: once, in order, every row accounted for, nothing replaced that is not ours."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import batch
 from batch.errors import (
     BatchError,
+    ExtraMissing,
     InputEmpty,
     InputMissing,
     OutputRefused,
@@ -123,6 +125,19 @@ def test_engines_write_the_same_bytes(bench: Bench) -> None:
         bodies.append(other.get("out.csv"))
     assert bodies[0] == bodies[1] == bodies[2]
     assert ids(other.records("out.csv")) == list(rows(400)["customer_id"])
+
+
+@pytest.mark.parametrize(("engine", "package"), [("dask", "dask"), ("ray", "ray")])
+def test_an_engine_that_is_not_installed(
+    bench: Bench, engine: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 2 with the line to type; nothing is published."""
+    monkeypatch.delitem(sys.modules, f"batch.execution.on_{engine}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ExtraMissing, match=f"engine '{engine}' needs {package}, which is not installed") as caught:
+        bench.run("in.csv", "out.csv", run__engine=engine)
+    assert (caught.value.exit_code, caught.value.hint) == (2, f"pip install 'batch-predict[{engine}]'")
+    assert bench.get("out.csv") is None
 
 
 def test_a_run_resumes_from_its_chunks(bench: Bench) -> None:

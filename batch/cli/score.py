@@ -53,6 +53,8 @@ def job_options(command: Command) -> Command:
 
 @click.command()
 @job_options
+@click.option("--shard", metavar="I/N", help="Score one of N parts and publish nothing; I from 0 or from 1.")
+@click.option("--finalize", is_flag=True, help="End the run whose shards are scored; scores what is missing.")
 @click.option("--fail-on-drift", is_flag=True, help="Exit 10 or 20 after a run whose rows or scores have drifted.")
 @json_option
 @log_option
@@ -61,6 +63,8 @@ def run(
     ctx: click.Context,
     /,
     *,
+    shard: str | None,
+    finalize: bool,
     fail_on_drift: bool,
     period: str | None,
     now: str | None,
@@ -82,8 +86,16 @@ def run(
             raise UsageError(
                 "--once does nothing for what is done, and --force does it again", hint="leave one of them out"
             )
+        if shard and (finalize or fail_on_drift):
+            raise UsageError(
+                "--shard scores a part and ends nothing",
+                hint="leave out --finalize and --fail-on-drift: they come after all shards",
+            )
         job, moment = load(**about), read_time(now)
         name = job.name
+        if shard:
+            _shard(job, shard, period, moment, log_format, once=once, force=force, as_json=as_json)
+            return
         document, already_done = _run(job, period, moment, trigger, log_format, once=once, force=force)
     except BatchError as error:
         if error.receipt is None and as_json:
@@ -113,6 +125,44 @@ def _run(
         progress.completed(receipt.as_dict(), already_done=receipt.already_done)
         report_on(job, receipt.as_dict(), progress.notice)
     return receipt.as_dict(), receipt.already_done
+
+
+def _shard(
+    job: Job,
+    text: str,
+    period: str | None,
+    moment: datetime | None,
+    log_format: str,
+    *,
+    once: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Score a part, and say what was done."""
+    from batch.execution.shards import Shard, run_shard
+
+    shard = Shard.parse(text)
+    with Progress(f"{job.name} {shard}", log_format) as progress:
+        done = run_shard(
+            job,
+            shard,
+            period=period,
+            now=moment,
+            once=once,
+            force=force,
+            progress=progress.update,
+            notice=progress.notice,
+        )
+    if as_json:
+        print_json(done)
+    elif done["state"] == "done":
+        click.echo(f"{job.name}: run {done['run_id']} is committed or done already; shard {shard} has nothing to do")
+    else:
+        rows, chunks = done["rows"], done["chunks"]
+        click.echo(
+            f"{job.name}: run {done['run_id']}, shard {shard}: {rows['predicted']} rows predicted, {rows['rejected']} rejected, "
+            f"{chunks['scored']} of {chunks['total']} chunks scored, the others were there"
+        )
 
 
 @click.command()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass, field, replace
 
 from batch.errors import InputTooLarge, ModelFailed
 from batch.execution import chunk
+from batch.execution.budget import budget_of
 from batch.execution.chunk import ChunkRecord
 from batch.execution.engine import Engine
 from batch.execution.plan import Plan, Repeated, Task
@@ -29,28 +30,6 @@ BREAK_SECONDS = 10.0
 
 Progress = Callable[[int, int, int, float], None]
 """Called with (chunks done, chunks in all, rows read, seconds)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How many rejected rows a job puts up with."""
-
-    max_share: float | None
-    max_rows: int | None
-    stop_rows: int
-
-    def allowed(self, rows_read: int) -> int:
-        """The most rows that may be rejected of so many."""
-        limits = [] if self.max_rows is None else [self.max_rows]
-        if self.max_share is not None:
-            limits.append(int(self.max_share * rows_read + 1e-9))
-        return min(limits, default=0)
-
-
-def budget_of(job: Job) -> Budget:
-    """The job's budget; ``max_rows`` alone replaces the default share."""
-    share_given = "max_share" in job.rejects.model_fields_set or job.rejects.max_rows is None
-    return Budget(job.rejects.max_share if share_given else None, job.rejects.max_rows, job.rejects.stop_rows)
 
 
 @dataclass(slots=True)
@@ -126,14 +105,22 @@ class Scored:
 
 
 def score_all(
-    job: Job, plan: Plan, engine: Engine, state: Scored, alive: Callable[[], None], progress: Progress | None
+    job: Job,
+    plan: Plan,
+    engine: Engine,
+    state: Scored,
+    alive: Callable[[], None],
+    progress: Progress | None,
+    tasks: Sequence[Task] | None = None,
 ) -> Scored:
     """Score every chunk of the plan that is not stored yet, and keep `state` up to date, also where that fails.
+
+    `tasks`: some of the plan's, without a gap, default all; where the first start of them was guessed, nobody here proves it.
 
     `alive` raises when this run must not go on, and is called about once a second. Raises what a chunk raised, `ModelFailed`
     for a chunk that kills its worker, or `InputTooLarge`.
     """
-    _score(job, plan, engine, state, plan.tasks, alive, progress)
+    _score(job, plan, engine, state, plan.tasks if tasks is None else tasks, alive, progress)
     return state
 
 
@@ -164,17 +151,21 @@ def _score(
     progress: Progress | None,
 ) -> None:
     state.waiting.extend(_with_stored(plan, tasks))
+    count = len(state.waiting) + len(state.records)
     started = time.monotonic()
     while state.is_open:
         alive()
+        engine.check()
         _requeue(plan, state)
+        if state.retry and not (state.waiting or state.running or state.suspects):
+            state.retry.clear()  # of a shard, which has not the chunks that prove them: the run that ends it scores them
         _submit(engine, state)
         if state.running:
             finished, _ = wait(state.running, timeout=1.0, return_when=FIRST_COMPLETED)
             _collect(plan, engine, state, finished)
         _check_limits(job, plan, state)
         if progress is not None:
-            progress(len(state.records), len(plan.tasks), state.totals.rows_read, time.monotonic() - started)
+            progress(len(state.records), count, state.totals.rows_read, time.monotonic() - started)
     if state.deadly is not None:
         raise _killed(plan, state, state.deadly)
 
@@ -197,12 +188,17 @@ def _submit(engine: Engine, state: Scored) -> None:
 
 def _collect(plan: Plan, engine: Engine, state: Scored, finished: set[Future[ChunkRecord]]) -> None:
     broken = [task for future in finished if (task := _settle(plan, state, future)) is not None]
-    if broken:
+    if not broken:
+        return
+    if engine.breaks_together:
         rest, _ = wait(
             state.running, timeout=BREAK_SECONDS
         )  # they all break with it, but for those that were just done
         broken += [task for future in rest if (task := _settle(plan, state, future)) is not None]
-        _bury(plan, engine, state, [*broken, *state.running.values()])
+        broken += state.running.values()
+        state.running.clear()
+        engine.restart()
+    _bury(plan, state, broken)
 
 
 def _settle(plan: Plan, state: Scored, future: Future[ChunkRecord]) -> Task | None:
@@ -221,14 +217,12 @@ def _settle(plan: Plan, state: Scored, future: Future[ChunkRecord]) -> Task | No
     return None
 
 
-def _bury(plan: Plan, engine: Engine, state: Scored, broken: list[Task]) -> None:
-    """A worker died and took the pool with it: every chunk that was in flight is tried again, one at a time.
+def _bury(plan: Plan, state: Scored, broken: list[Task]) -> None:
+    """A worker died: every chunk that died with it is tried again, one at a time.
 
     Which of several was the killer nobody knows; one that was alone is guilty, and twice is enough.
     """
-    state.running.clear()
-    engine.restart()
-    if len(broken) == 1:
+    if len(broken) == 1 and not state.running:
         (task,) = broken
         state.deaths[task.index] = state.deaths.get(task.index, 0) + 1
         if state.deaths[task.index] >= DEATHS_MAX:

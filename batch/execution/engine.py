@@ -6,16 +6,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context
 from threading import Semaphore
 from types import TracebackType
 from typing import Any
 
-from batch.errors import BatchError, UsageError
+from batch.errors import BatchError, ExtraMissing
 from batch.execution.chunk import ChunkRecord
+from batch.execution.cluster import make_work
 from batch.execution.loading import Loaded, limited
 from batch.execution.plan import Plan, Task
 from batch.execution.process import prepare_process
@@ -32,6 +33,9 @@ STOP_SECONDS = 4.0
 
 class Engine(AbstractContextManager["Engine"]):
     """An executor of tasks with a limit of tasks in flight; `make` gives a fresh one, and without it tasks run at once."""
+
+    breaks_together = True
+    """Whether the death of one worker breaks the futures of all others too."""
 
     def __init__(
         self, name: str, make: Callable[[], Executor] | None, call: Callable[[Task], ChunkRecord], sizing: Sizing
@@ -58,6 +62,9 @@ class Engine(AbstractContextManager["Engine"]):
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
+
+    def check(self) -> None:
+        """Called about once a second. Raises `EngineUnavailable` where there is no hope that anything is scored any more."""
 
     def restart(self) -> None:
         """Go on with a fresh executor after a worker's death."""
@@ -92,11 +99,9 @@ def open_engine(
 
 
 def choose(name: str, plan: Plan) -> str:
-    """Turn ``auto`` into an engine: one chunk needs no pool, and threads share one model. Raises `UsageError` for unbuilt ones."""
+    """Turn ``auto`` into an engine: one chunk needs no pool, and threads share one model."""
     if name == "auto":
         return "inline" if len(plan.tasks) <= 1 else "threads"
-    if name not in ENGINES:
-        raise UsageError(f"engine '{name}' is not built into this version", hint=f"use one of: {', '.join(ENGINES)}")
     return name
 
 
@@ -108,7 +113,7 @@ def _inline(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pick
 def _threads(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     """More threads than cores, a gate for the cores: some wait for storage while the others compute."""
     gate = Semaphore(sizing.workers)
-    context = Context(plan, limited(plan, loaded, _one_thread_each), lambda: gate)
+    context = Context(plan, limited(plan, loaded, one_thread_each), lambda: gate)
 
     def pool() -> Executor:
         return ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score")
@@ -130,7 +135,7 @@ def _processes(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, p
     return Engine("processes", pool, _score_in_worker, sizing)
 
 
-def _one_thread_each() -> None:
+def one_thread_each() -> None:
     """Limit BLAS and OpenMP inside a thread that calls the model, once; a limit set elsewhere would not reach it."""
     from threadpoolctl import threadpool_limits
 
@@ -147,7 +152,7 @@ def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coor
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the coordinator decides what it means
     try:
-        _worker[:] = [open_context(plan, resolved, pickles, _one_thread_each)]
+        _worker[:] = [open_context(plan, resolved, pickles, one_thread_each)]
     except BatchError as error:  # an initialiser that raises would look like a worker that died
         _worker[:] = [error]
 
@@ -165,4 +170,27 @@ def _score_in_worker(task: Task) -> ChunkRecord:
     return score_chunk(_worker[0], task)
 
 
-ENGINES = {"inline": _inline, "threads": _threads, "processes": _processes}
+def _dask(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+    with _extra("dask"):
+        from batch.execution.on_dask import DaskEngine
+    return DaskEngine(make_work(plan, resolved, pickles), sizing)
+
+
+def _ray(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+    with _extra("ray"):
+        from batch.execution.on_ray import RayEngine
+    return RayEngine(make_work(plan, resolved, pickles), sizing)
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ExtraMissing(
+            f"engine '{name}' needs {error.name}, which is not installed",
+            hint=f"pip install 'batch-predict[{name}]'",
+        ) from error
+
+
+ENGINES = {"inline": _inline, "threads": _threads, "processes": _processes, "dask": _dask, "ray": _ray}

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 from batch.errors import BatchError, Interrupted, RejectBudgetExceeded
 from batch.execution import records, register, rejects_file
 from batch.execution.attempt import Attempt
+from batch.execution.budget import budget_of
 from batch.execution.chunk import ChunkRecord, record_from_commit
 from batch.execution.commit import UNPUBLISHED, variants_of
-from batch.execution.coordinate import budget_of
 from batch.execution.memory import PeakMemory
 from batch.execution.ownership import OVER_BUDGET
 from batch.execution.preflight import Prepared

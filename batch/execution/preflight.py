@@ -72,6 +72,12 @@ class Prepared:
         """Look into the inputs and cut them; raises what can be refused by their heads."""
         return make_plan(self.job, self.period, self.inputs, self.models, self.run_id, self.folder, scratch)
 
+    def store_plan(self, plan: Plan) -> None:
+        """Store ``plan.json``, once."""
+        document = plan.document(self.job, self.inputs, self.models)
+        document["rejects"] = self.rejects_uris(plan)
+        records.create(f"{self.folder}/plan.json", document)
+
     def rejects_uris(self, plan: Plan) -> list[str]:
         """The rejects file of each output."""
         return rejects_file.rejects_uris(self.job, self.period, self.inputs, plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -23,24 +23,19 @@ from batch.execution.chunk import ChunkRecord, record_from_commit
 from batch.execution.coordinate import Progress, Scored
 from batch.execution.memory import PeakMemory
 from batch.execution.ownership import Owners
-from batch.execution.preflight import Prepared, check_outputs, period_of, prepare, wait_for_input
+from batch.execution.preflight import check_outputs, period_of, prepare, wait_for_input
 from batch.execution.process import prepare_process
 from batch.execution.receipt import Receipt, named, unstarted
 from batch.execution.repair import Repair
 from batch.execution.scratch import scratch_folder
 from batch.execution.standing import done_before, missing, standing
 from batch.job import Job
-from batch.storage import ObjectInfo, join
+from batch.storage import ObjectInfo
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from batch.execution.loading import Loaded
     from batch.execution.plan import Plan
-
-
-_kept: dict[Any, Loaded] = {}
-"""The models of at most one job, by URI, digest and pins."""
 
 
 def run(
@@ -148,14 +143,12 @@ def _carry_out(
     told: Callable[[dict[str, Any]], None] | None,
 ) -> Receipt:
     """Plan, load, score, commit, publish, receipt."""
-    prepared, job = attempt.prepared, attempt.prepared.job
+    prepared = attempt.prepared
     with attempt.phases.phase("plan"):
         plan = prepared.plan(scratch)
         attempt.chunks_total = len(plan.tasks)
         check_outputs(prepared, plan)
-    document = plan.document(job, prepared.inputs, prepared.models)
-    document["rejects"] = prepared.rejects_uris(plan)
-    records.create(join(prepared.folder, "plan.json"), document)
+    prepared.store_plan(plan)
     document = commit.load_commit(prepared.folder) or _decide(attempt, plan, scratch, progress, notice)
     if commit.is_abandoned(document):
         raise Busy(f"run {prepared.run_id} was closed by clean", hint="run again: a new generation of it starts")
@@ -196,44 +189,21 @@ def _score(
     attempt: Attempt, plan: Plan, scratch: str, progress: Progress | None, notice: Callable[[str], None]
 ) -> Scored:
     """Load the model and score what is not stored yet."""
-    from batch.execution.engine import choose, open_engine
-    from batch.execution.loading import shadow_names
-    from batch.execution.sizing import size
+    from batch.execution.scoring import ready
     from batch.execution.unique import find_repeated
 
-    job, models = attempt.prepared.job, attempt.prepared.models
-    name = choose(job.run.engine, plan)
-    sizing = size(job, plan, name, sum(model.size_bytes for model in models.values()))
-    with attempt.phases.phase("load_model"):
-        loaded = _loaded(attempt.prepared, shadow_names(plan))
-    for variant, model in loaded.items():
-        for warning in () if isinstance(model, str) else model.warnings:
-            notice(f"model of '{variant}': {warning}")
-    with (
-        attempt.phases.phase("score"),
-        open_engine(name, plan, models, loaded, sizing, job.trust.pickle_sha256) as engine,
-    ):
-        attempt.engine, attempt.workers = engine.name, engine.workers
-        attempt.scored = state = Scored()
-        coordinate.score_all(job, plan, engine, state, attempt.still_mine, progress)
-        if plan.unique_id and not state.stopped:
-            repeated = find_repeated(plan, state.ordered, scratch)
-            coordinate.score_again(job, plan, engine, state, repeated, attempt.still_mine, progress)
+    job = attempt.prepared.job
+    with ready(attempt.prepared, plan, attempt.phases, notice) as engine:
+        attempt.engine, attempt.scored = engine.name, Scored()
+        state = attempt.scored
+        try:
+            coordinate.score_all(job, plan, engine, state, attempt.still_mine, progress)
+            if plan.unique_id and not state.stopped:
+                repeated = find_repeated(plan, state.ordered, scratch)
+                coordinate.score_again(job, plan, engine, state, repeated, attempt.still_mine, progress)
+        finally:
+            attempt.workers = engine.workers
         return state
-
-
-def _loaded(prepared: Prepared, shadows: Collection[str]) -> Loaded:
-    """The models, checked and replayed; a watcher, which scores one file after the other, keeps the last versions it has loaded."""
-    from batch.execution.loading import load_models
-
-    pickles = prepared.job.trust.pickle_sha256
-    key = (tuple((name, model.uri, model.sha256) for name, model in prepared.models.items()), pickles)
-    if prepared.about.dropped is None:
-        return load_models(prepared.models, shadows, pickles)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = load_models(prepared.models, shadows, pickles)
-    return _kept[key]
 
 
 def _rows_per_file(plan: Plan, chunks: list[ChunkRecord]) -> list[int]:

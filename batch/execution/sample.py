@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from batch.errors import RejectBudgetExceeded
-from batch.execution.coordinate import Totals, budget_of
+from batch.execution.budget import budget_of
+from batch.execution.coordinate import Totals
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
 from batch.execution.score import Rows

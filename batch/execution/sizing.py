@@ -16,6 +16,10 @@ CHUNK_OVERHEAD_BYTES = 40 << 20
 """Blocks being decoded, a predict batch and its encoding."""
 
 
+CLUSTERS = frozenset({"dask", "ray"})
+"""Engines whose workers may be on other hosts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizing:
     """How many chunks may be worked on at once, from the job's cores and memory."""
@@ -23,7 +27,9 @@ class Sizing:
     workers: int
     in_flight: int
     memory_bytes: int
-    """Estimated peak of the process tree."""
+    """Estimated peak of the process tree; with a cluster of others, of one worker."""
+    scheduler: str = ""
+    """Address of the cluster of an engine that has one; empty: a cluster of our own on this host."""
 
 
 def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
@@ -33,11 +39,16 @@ def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
         workers = 1
     per_chunk = chunk_bytes_of(plan) + CHUNK_OVERHEAD_BYTES
     base = BASE_BYTES + 3 * model_bytes
-    processes = workers if engine == "processes" else 0
-    wanted = {"inline": 1, "threads": 2 * workers, "processes": workers}[engine]
+    scheduler = job.run.scheduler if engine in CLUSTERS else ""
+    processes = workers if engine in {"processes", *CLUSTERS} else 0
+    if (
+        scheduler
+    ):  # this host only coordinates; what one worker needs is known, and how many there are the engine learns
+        workers = processes = 1
+    wanted = {"inline": 1, "threads": 2 * workers}.get(engine, workers)
     while processes > 1 and base * (1 + processes) + per_chunk * processes > job.run.memory:
         processes -= 1
-    fixed = base * (1 + processes)
+    fixed = base if scheduler else base * (1 + processes)
     room = (job.run.memory - fixed) // per_chunk
     if room < 1:
         need = fixed + per_chunk
@@ -48,7 +59,7 @@ def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
         )
     in_flight = min(wanted, room)
     workers = min(workers, in_flight)
-    return Sizing(processes or workers, in_flight, fixed + per_chunk * in_flight)
+    return Sizing(processes or workers, in_flight, fixed + per_chunk * in_flight, scheduler)
 
 
 def chunk_bytes_of(plan: Plan) -> int:
