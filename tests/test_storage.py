@@ -30,6 +30,34 @@ def keys(root: str, prefix: str = "", **options: Any) -> list[str]:
     return [each.uri.removeprefix(root + "/") for each in storage_for(root).list(f"{root}/{prefix}", **options)]
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("out/a.csv", "text/csv"),
+        ("out/a.CSV.gz", "application/gzip"),
+        ("out/a.parquet", "application/vnd.apache.parquet"),
+        ("out/csv", "application/octet-stream"),
+        ("runs/weekly/1/chunks/00000001.20-33", "application/vnd.batch-predict.chunk"),
+        ("runs/weekly/1/chunks/00000001.20-33.unique", "application/vnd.batch-predict.chunk"),
+        ("report.html", "text/html; charset=utf-8"),
+    ],
+)
+def test_objects_say_what_they_are(moto_bucket: str, name: str, found: str) -> None:
+    """Created, replaced at once, and in parts."""
+    uri, bucket = f"{moto_bucket}/{name}", moto_bucket.removeprefix("s3://")
+    storage = S3Storage()
+
+    def kind() -> str:
+        return str(storage.connection.client().head_object(Bucket=bucket, Key=name)["ContentType"])
+
+    assert storage.create(uri, b"x")
+    kinds = [kind()]
+    storage.replace(uri, [b"y"], 1)
+    kinds.append(kind())
+    storage.replace(uri, iter([bytes(6 * MIB)] * 4), 24 * MIB)
+    assert [*kinds, kind()] == [found] * 3
+
+
 def test_what_was_stored_is_what_is_read(every_root: str) -> None:
     """Head, get and a whole read agree on the bytes."""
     pin = put(f"{every_root}/a/b", b"0123456789")

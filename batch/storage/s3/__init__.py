@@ -18,6 +18,7 @@ from batch.storage.s3.answers import listed, look, read_range, read_whole, requi
 from batch.storage.s3.client import Access as Access
 from batch.storage.s3.client import before_each_attempt, is_aws
 from batch.storage.s3.connection import Connection, Patience
+from batch.storage.s3.content import content_type
 from batch.storage.s3.failures import Request, Unsettled, status_of
 from batch.storage.s3.upload import Upload, Written, etag_of, opened, regrouped, take
 
@@ -104,7 +105,7 @@ class S3Storage:
 
         def put(client: Any) -> bool:
             try:
-                client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*")
+                client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", ContentType=content_type(key))
             except boto.ClientError as error:
                 if status_of(error) == 501:
                     self._refuses_conditions = True  # B2 does: then only a single writer may use this store (see probe)
@@ -138,7 +139,7 @@ class S3Storage:
             return self._multipart(uri, regrouped(body, rest, part_bytes), size_bytes, metadata or {}, before)
         _require_size(uri, len(body), size_bytes)
         request = Request("PutObject", bucket, key, writes=True)
-        what = {"Bucket": bucket, "Key": key, "Body": body, **_with(metadata)}
+        what = {"Bucket": bucket, "Key": key, "Body": body, **_with(key, metadata)}
 
         def put(client: Any) -> Any:
             with before_each_attempt(before):
@@ -200,7 +201,7 @@ class S3Storage:
         self, uri: str, blocks: Iterator[bytes], size_bytes: int, metadata: dict[str, str], before: Callable[[], None]
     ) -> ObjectInfo:
         standing = self.head(uri)
-        upload = opened(self.connection, *split(uri), _with(metadata))
+        upload = opened(self.connection, *(place := split(uri)), _with(place[1], metadata))
         try:
             sent, etags = upload.send(blocks)
             _require_size(uri, sent, size_bytes)
@@ -267,12 +268,12 @@ def _create_unguarded(client: Any, uri: str, body: bytes) -> bool:
     if stored is not None:
         return stored == body
     bucket, key = split(uri)
-    client.put_object(Bucket=bucket, Key=key, Body=body)
+    client.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type(key))
     return True
 
 
-def _with(metadata: dict[str, str] | None) -> dict[str, Any]:
-    return {"Metadata": metadata} if metadata else {}
+def _with(key: str, metadata: dict[str, str] | None) -> dict[str, Any]:
+    return {"ContentType": content_type(key), **({"Metadata": metadata} if metadata else {})}
 
 
 def _not_kept(uri: str, written: Written, stored: ObjectInfo | None) -> errors.StorageUnavailable:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -44,6 +45,10 @@ class Written:
         return kept == wanted
 
 
+SENDERS = 3
+"""Parts on their way at a time: one connection carries a fraction of what a store takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """A multipart upload that was opened and not yet completed."""
@@ -53,18 +58,17 @@ class Upload:
     """Bucket, Key and UploadId."""
 
     def send(self, blocks: Iterable[bytes]) -> tuple[int, list[str]]:
-        """Send the blocks; their total in bytes and the ETag of each part, in order. Two blocks are held at a time."""
+        """Send the blocks; their total in bytes and the ETag of each part, in order. `SENDERS` + 1 blocks are held at a time."""
         sent: int = 0
         etags: list[str] = []
-        pending = None
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="upload") as background:
+        pending: deque[Future[str]] = deque()
+        with ThreadPoolExecutor(SENDERS, thread_name_prefix="upload") as background:
             for number, block in enumerate(blocks, 1):
-                if pending is not None:
-                    etags.append(pending.result())
-                pending = background.submit(self._send_part, number, block)
+                if len(pending) == SENDERS:
+                    etags.append(pending.popleft().result())
+                pending.append(background.submit(self._send_part, number, block))
                 sent += len(block)
-            if pending is not None:
-                etags.append(pending.result())
+            etags.extend(one.result() for one in pending)
         return sent, etags
 
     def complete(self, etags: Sequence[str], has_landed: Callable[[Any], bool], before: Callable[[], None]) -> str:
