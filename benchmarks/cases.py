@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from batch.storage import storage_for
-from benchmarks.environments import WORK
+from benchmarks.environments import WORK, our_python
 from benchmarks.inputs import ROOT_URI
 from benchmarks.measured import ROOT
 from benchmarks.measured import measure as measured
@@ -85,7 +84,7 @@ def _choices(state: State, case: Case) -> None:
 
 def _small(state: State, case: Case) -> None:
     model = f"{ROOT_URI}/models/{case.model}/1/model.skops"
-    bare = [sys.executable, str(ROOT / "benchmarks" / "bare_script.py"), case.source, f"{ROOT_URI}/out/bare.csv", model]
+    bare = [our_python(), str(ROOT / "benchmarks" / "bare_script.py"), case.source, f"{ROOT_URI}/out/bare.csv", model]
     programs = {
         "ours": _ours(case),
         "bare": _run(bare, "bare"),

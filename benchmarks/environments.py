@@ -1,4 +1,4 @@
-"""The virtual environments of the peers: one requirement line each, made on first use below ``data/bench/envs``.
+"""The virtual environments: of the peers one requirement line each, ours from the lock, made on first use below ``data/bench/envs``.
 
 Where a peer allows them, the libraries that read, predict and write are of the same versions as ours.
 """
@@ -9,6 +9,8 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 
 from benchmarks.measured import ROOT
@@ -37,16 +39,30 @@ class EnvironmentFailed(Exception):
 def python_of(name: str) -> str:
     """The interpreter of a peer's environment, made if it is not there or its requirements have changed."""
     wanted = [*(f"{one}=={version(one)}" for one in SHARED), *REQUIREMENTS[name]]
+    return _made(name, "\n".join(wanted), [wanted])
+
+
+@cache
+def our_python() -> str:
+    """The interpreter of an environment as users have it: the developers' own also holds what pytest, Dask and Ray bring along."""
+    lock = ROOT / "requirements" / "core.txt"
+    product = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    metadata = lock.read_text() + (ROOT / "setup.cfg").read_text()
+    return _made("ours", metadata, [["--require-hashes", "-r", str(lock)], product])
+
+
+def _made(name: str, identity: str, installs: Sequence[Sequence[str]]) -> str:
+    """The interpreter of an environment with what one `pip install` after the other puts there. Raises `EnvironmentFailed`."""
     folder = WORK / "envs" / name
     stamp, python = folder / ".requirements", folder / "bin" / "python"
-    digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()
+    digest = hashlib.sha256(identity.encode()).hexdigest()
     if not stamp.is_file() or stamp.read_text() != digest:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        done = subprocess.run(
-            [str(python), "-m", "pip", "install", "-q", *wanted], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise EnvironmentFailed((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        for wanted in installs:
+            command = [str(python), "-m", "pip", "install", "-q", *wanted]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise EnvironmentFailed((done.stderr.strip().splitlines() or ["pip failed"])[-1])
         stamp.write_text(digest)
     return str(python)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from batch.storage import storage_for
 from benchmarks import compare
-from benchmarks.environments import WORK, EnvironmentFailed, python_of
+from benchmarks.environments import WORK, EnvironmentFailed, our_python, python_of
 from benchmarks.inputs import ROOT_URI, save_for_mlflow
 from benchmarks.measured import ROOT, measure
 
@@ -84,7 +83,7 @@ def our_command(case: Case, *, target: str = "", options: Sequence[str] = ()) ->
     job.parent.mkdir(parents=True, exist_ok=True)
     target = target or f"{ROOT_URI}/out/ours-{case.model}.csv"
     job.write_text(JOB.format(model=case.model, root=ROOT_URI, source=case.source, target=target))
-    program = str(Path(sys.executable).with_name("batch-predict"))
+    program = str(Path(our_python()).with_name("batch-predict"))
     return [program, "run", str(job), "--force", *options]
 
 

@@ -32,7 +32,7 @@ from batch.execution.preflight import prepare
 from batch.execution.process import prepare_process
 from batch.formats import FORMATS
 from batch.storage import storage_for
-from benchmarks.environments import WORK
+from benchmarks.environments import WORK, our_python
 from benchmarks.inputs import ROOT_URI
 from benchmarks.measured import measure as measured
 from benchmarks.profiles import Nothing
@@ -61,7 +61,7 @@ def _one(case: Case, mode: str, number: int) -> dict[str, Any]:
         return measured(command, _environment(), LIMIT_SECONDS, log)
     with tempfile.TemporaryDirectory(prefix="roofline-") as folder:
         answer = Path(folder, "answer.json")
-        program = [sys.executable, "-m", "benchmarks.roofline", command[2], mode, str(answer)]
+        program = [our_python(), "-m", "benchmarks.roofline", command[2], mode, str(answer)]
         figures = measured(program, _environment(), LIMIT_SECONDS, log)
         if figures["code"] != 0:
             return figures | {"error": (log.read_text().strip().splitlines() or ["failed"])[-1]}

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import batch
 from batch.cli import program
 from batch.errors import BatchError, Busy, ModelRefused, OutputRefused, PermissionDenied, StorageUnavailable, UsageError
-from batch.execution import history, runner
+from batch.execution import history, runner, scoring
 from batch.execution.verify import verify
 from batch.models import bundle
 from batch.storage import storage_for
@@ -62,7 +62,7 @@ def test_a_watcher_loads_a_model_once(folder: Folder, monkeypatch: pytest.Monkey
     loads: list[Any] = []
     real = bundle.load
     monkeypatch.setattr(bundle, "load", lambda *a, **o: (loads.append(a), real(*a, **o))[1])
-    monkeypatch.setattr(runner, "_kept", {})
+    monkeypatch.setattr(scoring, "_kept", {})
     for name in "abc":
         folder.put(f"in/{name}.csv")
     assert (folder.watcher().poll(), len(loads)) == (3, 1)

@@ -121,17 +121,19 @@ class DaskEngine(Engine):
         try:
             outcome = theirs.result()
         except KilledWorker as error:
-            future.set_exception(BrokenExecutor(str(error)))
+            outcome = BrokenExecutor(str(error))
         except BaseException as error:  # CancelledError is one, and nobody but the coordinator can deal with any
-            future.set_exception(error if isinstance(error, Exception) else EngineUnavailable(
-                f"the Dask scheduler{self._where} has dropped a chunk: {type(error).__name__}",
-                hint="run again: what is scored stays scored",
-            ))  # fmt: skip
+            outcome = error if theirs.status == "error" and isinstance(error, Exception) else self._dropped(error)
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
         else:
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            future.set_result(outcome)
+
+    def _dropped(self, error: BaseException) -> EngineUnavailable:
+        return EngineUnavailable(
+            f"the Dask scheduler{self._where} has dropped a chunk: {type(error).__name__}",
+            hint="run again: what is scored stays scored",
+        )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

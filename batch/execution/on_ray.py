@@ -97,9 +97,16 @@ class RayEngine(Engine):
         error = theirs.exception()
         outcome = theirs.result() if error is None else error
         if isinstance(outcome, _DEATHS):
-            future.set_exception(BrokenExecutor(str(outcome).splitlines()[0]))
-        elif isinstance(outcome, BaseException):
-            future.set_exception(getattr(outcome, "cause", None) or outcome)
+            outcome = BrokenExecutor(str(outcome).splitlines()[0])
+        elif isinstance(outcome, exceptions.RayTaskError):  # a bug of ours, raised in the worker
+            outcome = outcome.cause or outcome
+        elif isinstance(outcome, exceptions.RayError):
+            outcome = EngineUnavailable(
+                f"the Ray cluster{self._where} has dropped a chunk: {type(outcome).__name__}",
+                hint="run again: what is scored stays scored",
+            )
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
         else:
             future.set_result(outcome)
 
