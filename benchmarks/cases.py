@@ -13,7 +13,7 @@ from benchmarks.environments import WORK, our_python
 from benchmarks.inputs import ROOT_URI
 from benchmarks.measured import ROOT
 from benchmarks.measured import measure as measured
-from benchmarks.programs import LIMIT_SECONDS, Case, _environment, our_command
+from benchmarks.programs import LIMIT_SECONDS, Case, environment, our_command
 from benchmarks.state import State
 
 SMALL = 1_000
@@ -63,7 +63,7 @@ def _settings(pairs: Sequence[str]) -> list[str]:
 
 
 def _run(command: Sequence[str], name: str) -> Callable[[], dict[str, Any]]:
-    return lambda: measured(command, _environment(), LIMIT_SECONDS, WORK / "logs" / f"case-{name}.log")
+    return lambda: measured(command, environment(), LIMIT_SECONDS, WORK / "logs" / f"case-{name}.log")
 
 
 def _ours(case: Case, pairs: Sequence[str] = ()) -> Callable[[], dict[str, Any]]:
@@ -125,7 +125,7 @@ def _killed(case: Case, pairs: Sequence[str]) -> dict[str, Any]:
     enough = max(1, int(KILLED_AT * chunks))
     before = _staged()
     command = our_command(case, target=f"{ROOT_URI}/out/case.csv", options=_settings(pairs))
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and len(_staged() - before) < enough:
             time.sleep(0.05)
         killed = process.poll() is None

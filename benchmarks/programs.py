@@ -96,7 +96,7 @@ def run(name: str, case: Case, round_number: int) -> dict[str, Any]:
     except EnvironmentFailed as error:
         return {"error": f"cannot be installed: {error}"[:300]}
     log = WORK / "logs" / f"{case.key.replace('/', '-')}-{name}-{round_number}.log"
-    figures = measure(command, _environment(), LIMIT_SECONDS, log)
+    figures = measure(command, environment(), LIMIT_SECONDS, log)
     if figures["code"] != 0:
         return figures | {"error": _reason(figures["code"], log)}
     try:
@@ -117,7 +117,7 @@ def _peer_command(peer: Peer, case: Case, target: str) -> list[str]:
     return [python_of(peer.environment), script, case.source, target, str(case.model_path)]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Nobody is told how many threads to use, and nobody phones home."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     quiet = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}

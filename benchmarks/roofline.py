@@ -36,7 +36,7 @@ from benchmarks.environments import WORK, our_python
 from benchmarks.inputs import ROOT_URI
 from benchmarks.measured import measure as measured
 from benchmarks.profiles import Nothing
-from benchmarks.programs import LIMIT_SECONDS, Case, _environment, our_command
+from benchmarks.programs import LIMIT_SECONDS, Case, environment, our_command
 from benchmarks.state import State
 
 MEMORY = Path("/dev/shm")  # noqa: S108
@@ -58,11 +58,11 @@ def _one(case: Case, mode: str, number: int) -> dict[str, Any]:
     log = WORK / "logs" / f"roofline-{case.model}-{mode}-{number}.log"
     command = our_command(case, target=f"{ROOT_URI}/out/roofline-ours.csv")
     if mode == "ours":
-        return measured(command, _environment(), LIMIT_SECONDS, log)
+        return measured(command, environment(), LIMIT_SECONDS, log)
     with tempfile.TemporaryDirectory(prefix="roofline-") as folder:
         answer = Path(folder, "answer.json")
         program = [our_python(), "-m", "benchmarks.roofline", command[2], mode, str(answer)]
-        figures = measured(program, _environment(), LIMIT_SECONDS, log)
+        figures = measured(program, environment(), LIMIT_SECONDS, log)
         if figures["code"] != 0:
             return figures | {"error": (log.read_text().strip().splitlines() or ["failed"])[-1]}
         seconds: dict[str, Any] = json.loads(answer.read_text())

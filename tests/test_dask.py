@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -31,15 +32,19 @@ class Cluster:
         self._folder = folder
         self._stack = ExitStack()
         self.nodes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        self.address = self._said(self.scheduler, r"Scheduler at:\s+(tcp://\S+)")
+
+    def __enter__(self) -> Self:
+        options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+        self.scheduler, self.address = self._start("scheduler", options, r"Scheduler at:\s+(tcp://\S+)")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def add_node(self) -> None:
         """A nanny with one worker process."""
         options = ["--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1", "--local-directory", str(self._folder)]
-        node = self._start("worker", self.address, *options)
-        self._said(node, r"Registered to:\s+(tcp://\S+)")
-        self.nodes.append(node)
+        self.nodes.append(self._start("worker", [self.address, *options], r"Registered to:\s+(tcp://\S+)")[0])
 
     def kill_node(self) -> None:
         """Nanny and worker at once, as when a host goes down."""
@@ -56,37 +61,26 @@ class Cluster:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
-    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+    def _start(self, command: str, options: list[str], says: str) -> tuple[subprocess.Popen[bytes], str]:
+        """A process that has said what it says when it is ready, and what it said."""
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-        command = (sys.executable, "-m", "dask", *command)
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
+        path = self._folder / f"{command}-{len(self.nodes)}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", command, *options],
+                stdout=log, stderr=log, start_new_session=True, env=environment,
+            )  # fmt: skip
         self._stack.callback(self._end, process)
-        return process
+        for _ in range(600):
+            if found := re.search(says, path.read_text()):
+                return process, found[1]
+            assert process.poll() is None, path.read_text()
+            time.sleep(0.1)
+        raise AssertionError(path.read_text())
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             self.kill(process)
-
-    @property
-    def _log(self) -> Path:
-        """Of the process that is started next."""
-        return self._folder / f"{len(self.nodes)}-{hasattr(self, 'address')}.log"
-
-    def _said(self, process: subprocess.Popen[bytes], pattern: str) -> str:
-        log = self._log
-        for _ in range(600):
-            if found := re.search(pattern, log.read_text()):
-                return found[1]
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        raise AssertionError(log.read_text())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
 
 @pytest.fixture
@@ -158,6 +152,24 @@ def test_a_scheduler_that_is_gone_ends_the_run_which_goes_on_elsewhere(cluster: 
 
 def _dotted(settings: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("__", "."): value for name, value in settings.items()}
+
+
+def test_ctrl_c_is_told_once(tmp_path: Path) -> None:
+    """It reaches the workers of our own cluster too, which are in the same process group: they leave it to the coordinator."""
+    bench, settings = deadly_bench(tmp_path, Slow())
+    bench.job("in.csv", "out.csv")
+    values = {name: json.dumps(value) for name, value in _dotted(settings | clusters.CHUNKS | OWN).items()}
+    options = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    command = [sys.executable, "-m", "batch", "run", str(tmp_path / "weekly.toml"), *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until = time.monotonic() + 60
+    while len(list(tmp_path.glob("runs/weekly/*/chunks/*"))) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, "Traceback" in said, "error: interrupted" in said) == (130, False, True), said
 
 
 def test_no_scheduler_there(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_ten_thousand_chunks(
     model: str, tmp_path: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Per chunk four requests (input, chunk; to publish its size and rows), and what a run asks besides does not grow but for pages of listings."""
-    per_chunk, rest = {}, {}
+    per_chunk, rest, seconds = {}, {}, {}
     for chunks in (1_000, 9_900):
         folder = tmp_path / str(chunks)
         folder.mkdir()
@@ -136,6 +136,7 @@ def test_ten_thousand_chunks(
         assert abs(total - chunks) < chunks * 0.02
         asked = counted.requests.total()
         per_chunk[chunks], rest[chunks] = asked / total, dict(counted.requests)
+        seconds[chunks] = counted.seconds / total
         commit = storage_for(bench.root).get(f"{bench.root}/runs/weekly/{receipt['run_id']}/commit.json")
         assert commit is not None
         with capsys.disabled():
@@ -145,6 +146,7 @@ def test_ten_thousand_chunks(
             )
         assert len(commit) / total < 1_000
     assert per_chunk[9_900] < 4.1
+    assert 0.95 * seconds[1_000] < seconds[9_900] < seconds[1_000], "ten times the chunks are ten times the work"
     many, few = rest[9_900], rest[1_000]
     assert many["LIST"] - few["LIST"] <= 10 + 10, (
         "a page of 1,000 keys each, before scoring and after a guess that was wrong"

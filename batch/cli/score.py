@@ -86,14 +86,14 @@ def run(
             raise UsageError(
                 "--once does nothing for what is done, and --force does it again", hint="leave one of them out"
             )
-        if shard and (finalize or fail_on_drift):
+        if shard is not None and (finalize or fail_on_drift):
             raise UsageError(
                 "--shard scores a part and ends nothing",
                 hint="leave out --finalize and --fail-on-drift: they come after all shards",
             )
         job, moment = load(**about), read_time(now)
         name = job.name
-        if shard:
+        if shard is not None:
             _shard(job, shard, period, moment, log_format, once=once, force=force, as_json=as_json)
             return
         document, already_done = _run(job, period, moment, trigger, log_format, once=once, force=force)

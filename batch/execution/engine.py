@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +20,7 @@ from batch.execution.plan import Plan, Task
 from batch.execution.process import prepare_process
 from batch.execution.score import Context, open_context, score_chunk
 from batch.execution.sizing import Sizing
+from batch.lifeline import end_with
 from batch.models.bundle import ResolvedModel
 
 Resolved = Mapping[str, ResolvedModel]
@@ -146,7 +145,7 @@ _worker: list[Any] = []
 
 
 def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coordinator: int) -> None:
-    threading.Thread(target=_end_with, args=(coordinator,), name="coordinator", daemon=True).start()
+    end_with(coordinator)
     prepare_process()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
@@ -155,13 +154,6 @@ def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coor
         _worker[:] = [open_context(plan, resolved, pickles, one_thread_each)]
     except BatchError as error:  # an initialiser that raises would look like a worker that died
         _worker[:] = [error]
-
-
-def _end_with(coordinator: int) -> None:
-    """Leave when the coordinator is gone: a worker that outlived it would escape the memory ceiling."""
-    while os.getppid() == coordinator:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _score_in_worker(task: Task) -> ChunkRecord:

@@ -58,8 +58,7 @@ def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
             hint="raise [run] memory, or lower [run] chunk_bytes",
         )
     in_flight = min(wanted, room)
-    workers = min(workers, in_flight)
-    return Sizing(processes or workers, in_flight, fixed + per_chunk * in_flight, scheduler)
+    return Sizing(min(processes or workers, in_flight), in_flight, fixed + per_chunk * in_flight, scheduler)
 
 
 def chunk_bytes_of(plan: Plan) -> int:

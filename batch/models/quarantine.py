@@ -13,8 +13,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import IO, Any
 
 from batch import errors
 from batch.errors import BatchError, ModelRefused
+from batch.lifeline import end_with
 from batch.models import card, trust
 from batch.models.bundle import ResolvedModel
 from batch.storage import storage_for
@@ -167,7 +166,7 @@ def _refusal(verdict: bytes) -> BatchError | None:
 def attempt() -> None:
     """In the child: limit ourselves, load, and say how that went."""
     resolved, pins, limit_bytes, seconds, parent = pickle.loads(sys.stdin.buffer.read())  # noqa: S301  from our own parent
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     _limit(limit_bytes, seconds)
     from batch.models.bundle import load
 
@@ -191,13 +190,6 @@ def _told(error: BaseException, exhausted: str) -> dict[str, str]:
     if any(isinstance(one, MemoryError) for one in causes) or not isinstance(error, BatchError):
         return {"kind": "ModelRefused", "message": exhausted, "hint": VOUCH}
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-
-
-def _end_with(parent: int) -> None:
-    """Leave when the run is gone, by kill -9 or for want of memory: nobody asks any more, and the next run tries the model itself."""
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _limit(limit_bytes: int, seconds: float) -> None:

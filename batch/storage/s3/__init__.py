@@ -136,7 +136,8 @@ class S3Storage:
         body = take(rest, limit) if size_bytes <= limit else bytearray()
         if size_bytes > limit or len(body) > limit:
             part_bytes = UNKNOWN_SIZE_PART_BYTES if size_bytes < 0 else max(8 * MIB, -(-size_bytes // 9000))
-            return self._multipart(uri, regrouped(body, rest, part_bytes), size_bytes, metadata or {}, before)
+            blocks = regrouped(body, rest, part_bytes)
+            return self._multipart(uri, blocks, part_bytes, size_bytes, metadata or {}, before)
         _require_size(uri, len(body), size_bytes)
         request = Request("PutObject", bucket, key, writes=True)
         what = {"Bucket": bucket, "Key": key, "Body": body, **_with(key, metadata)}
@@ -198,12 +199,19 @@ class S3Storage:
         self.connection.call(Request("CreateBucket", name, writes=True), create)
 
     def _multipart(
-        self, uri: str, blocks: Iterator[bytes], size_bytes: int, metadata: dict[str, str], before: Callable[[], None]
+        self,
+        uri: str,
+        blocks: Iterator[bytes],
+        part_bytes: int,
+        size_bytes: int,
+        metadata: dict[str, str],
+        before: Callable[[], None],
     ) -> ObjectInfo:
         standing = self.head(uri)
-        upload = opened(self.connection, *(place := split(uri)), _with(place[1], metadata))
+        bucket, key = split(uri)
+        upload = opened(self.connection, bucket, key, _with(key, metadata))
         try:
-            sent, etags = upload.send(blocks)
+            sent, etags = upload.send(blocks, part_bytes)
             _require_size(uri, sent, size_bytes)
             return self._complete(uri, upload, etags, Written(sent, metadata, etag_of(etags)), standing, before)
         except BaseException:

@@ -47,6 +47,8 @@ class Written:
 
 SENDERS = 3
 """Parts on their way at a time: one connection carries a fraction of what a store takes."""
+SENDING_BYTES = 48 << 20
+"""The most that all of these may hold; with larger parts there are fewer, down to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,18 @@ class Upload:
     target: dict[str, str]
     """Bucket, Key and UploadId."""
 
-    def send(self, blocks: Iterable[bytes]) -> tuple[int, list[str]]:
-        """Send the blocks; their total in bytes and the ETag of each part, in order. `SENDERS` + 1 blocks are held at a time."""
+    def send(self, blocks: Iterable[bytes], part_bytes: int) -> tuple[int, list[str]]:
+        """Send the blocks, of `part_bytes` each; their total in bytes and the ETag of each part, in order.
+
+        One more block is held than are on their way.
+        """
+        senders = max(1, min(SENDERS, SENDING_BYTES // part_bytes))
         sent: int = 0
         etags: list[str] = []
         pending: deque[Future[str]] = deque()
-        with ThreadPoolExecutor(SENDERS, thread_name_prefix="upload") as background:
+        with ThreadPoolExecutor(senders, thread_name_prefix="upload") as background:
             for number, block in enumerate(blocks, 1):
-                if len(pending) == SENDERS:
+                if len(pending) == senders:
                     etags.append(pending.popleft().result())
                 pending.append(background.submit(self._send_part, number, block))
                 sent += len(block)
