@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from multiprocessing import get_context
-from threading import Semaphore
+from threading import Lock, Semaphore
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,8 @@ from batch.execution.chunk import ChunkRecord
 from batch.execution.cluster import make_work
 from batch.execution.loading import Loaded, limited
 from batch.execution.plan import Plan, Task
-from batch.execution.process import prepare_process
+from batch.execution.process import collect_as_usual, collect_rarely, prepare_process
+from batch.execution.route import Models
 from batch.execution.score import Context, open_context, score_chunk
 from batch.execution.sizing import Sizing
 from batch.lifeline import end_with
@@ -25,6 +26,8 @@ from batch.models.bundle import ResolvedModel
 
 Resolved = Mapping[str, ResolvedModel]
 """By variant."""
+GetLoaded = Callable[[], Loaded]
+"""Gives the models, or raises why there are none; waits for them."""
 
 STOP_SECONDS = 4.0
 """How long a chunk under way may take to finish after a signal."""
@@ -91,9 +94,9 @@ class Engine(AbstractContextManager["Engine"]):
 
 
 def open_engine(
-    name: str, plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]
+    name: str, plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]
 ) -> Engine:
-    """The engine called `name`, ready for work."""
+    """The engine called `name`, ready for work. `loaded` gives the models, and may be waited for while it works."""
     return ENGINES[name](plan, resolved, loaded, sizing, pickles)
 
 
@@ -104,15 +107,17 @@ def choose(name: str, plan: Plan) -> str:
     return name
 
 
-def _inline(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
-    context = Context(plan, limited(plan, loaded))
+def _inline(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+    models = limited(plan, loaded())
+    context = Context(plan, lambda: models)
     return Engine("inline", None, lambda task: score_chunk(context, task), sizing)
 
 
-def _threads(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+def _threads(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     """More threads than cores, a gate for the cores: some wait for storage while the others compute."""
     gate = Semaphore(sizing.workers)
-    context = Context(plan, limited(plan, loaded, one_thread_each), lambda: gate)
+    models = Once(lambda: limited(plan, loaded(), one_thread_each))
+    context = Context(plan, models, lambda: gate)
 
     def pool() -> Executor:
         return ThreadPoolExecutor(sizing.in_flight, thread_name_prefix="score")
@@ -120,7 +125,7 @@ def _threads(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pic
     return Engine("threads", pool, lambda task: score_chunk(context, task), sizing)
 
 
-def _processes(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+def _processes(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     """Fresh processes (never a fork: clients and thread pools do not survive one), each with its own model and client."""
 
     def pool() -> Executor:
@@ -132,6 +137,20 @@ def _processes(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, p
         )
 
     return Engine("processes", pool, _score_in_worker, sizing)
+
+
+class Once:
+    """Calls a function once for all threads, and gives each of them what it returned."""
+
+    def __init__(self, make: Callable[[], Models]) -> None:
+        self._make, self._lock = make, Lock()
+        self._made: Models | None = None
+
+    def __call__(self) -> Models:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 def one_thread_each() -> None:
@@ -147,6 +166,7 @@ _worker: list[Any] = []
 def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coordinator: int) -> None:
     end_with(coordinator)
     prepare_process()
+    collect_rarely()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the coordinator decides what it means
@@ -154,6 +174,7 @@ def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coor
         _worker[:] = [open_context(plan, resolved, pickles, one_thread_each)]
     except BatchError as error:  # an initialiser that raises would look like a worker that died
         _worker[:] = [error]
+    collect_as_usual()
 
 
 def _score_in_worker(task: Task) -> ChunkRecord:
@@ -162,13 +183,13 @@ def _score_in_worker(task: Task) -> ChunkRecord:
     return score_chunk(_worker[0], task)
 
 
-def _dask(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+def _dask(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     with _extra("dask"):
         from batch.execution.on_dask import DaskEngine
     return DaskEngine(make_work(plan, resolved, pickles), sizing)
 
 
-def _ray(plan: Plan, resolved: Resolved, loaded: Loaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
+def _ray(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing, pickles: Collection[str]) -> Engine:
     with _extra("ray"):
         from batch.execution.on_ray import RayEngine
     return RayEngine(make_work(plan, resolved, pickles), sizing)

@@ -17,6 +17,10 @@ class Phases:
         """A block whose time counts for this phase; a phase that comes again adds up."""
         return _Phase(self.seconds, name)
 
+    def add(self, name: str, seconds: float) -> None:
+        """Time that was measured otherwise."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
 
 class _Phase:
     __slots__ = ("_name", "_seconds", "_started")

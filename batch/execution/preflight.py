@@ -144,9 +144,7 @@ def generation(job: Job, about: About, base: str, *, force: bool) -> str:
     and where that was planned with other libraries: their bytes do not belong into one file. Once committed a run is only
     published, whatever is upgraded.
     """
-    number = 1
-    while storage_for(job.root).head(_plan(job, _named(base, number + 1))) is not None:
-        number += 1
+    number = _highest(lambda each: storage_for(job.root).head(_plan(job, _named(base, each))) is not None)
     current, following = _named(base, number), _named(base, number + 1)
     for each in range(number, number - 1 if force else 0, -1):
         if storage_for(job.root).head(done_uri(job, about.subject, _named(base, each))) is not None:
@@ -157,6 +155,22 @@ def generation(job: Job, about: About, base: str, *, force: bool) -> str:
     plan = records.load(_plan(job, current)) if decision is None else None
     made_with = plan and (plan["format"], plan["libraries"])
     return following if made_with and made_with != (FORMAT, library_versions()) else current
+
+
+def _highest(is_there: Callable[[int], bool]) -> int:
+    """The last of the numbers from 1 on that are there, without a gap; 1 needs not be asked for.
+
+    In steps that double and then halve: what is run with --force every night has some hundred generations.
+    """
+    number = step = 1
+    while is_there(number + step):
+        number += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        if is_there(number + step):
+            number += step
+    return number
 
 
 def _named(base: str, number: int) -> str:

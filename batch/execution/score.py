@@ -32,7 +32,8 @@ class Context:
     """What a worker holds for the whole run: the plan, its own models, and a gate on the processor."""
 
     plan: Plan
-    models: Models
+    models: Callable[[], Models]
+    """Gives the models; a chunk may be read before they are there."""
     gate: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext)
     """Entered while computing, left while waiting for storage: so that reads run ahead and uploads behind."""
 
@@ -45,7 +46,8 @@ def open_context(
 ) -> Context:
     """Load the models, by variant, for a worker process of its own."""
     loaded = load_models(references, shadow_names(plan), pickle_sha256, proven=True)
-    return Context(plan, limited(plan, loaded, prepare))
+    models = limited(plan, loaded, prepare)
+    return Context(plan, lambda: models)
 
 
 def score_chunk(context: Context, task: Task) -> chunk.ChunkRecord:
@@ -101,16 +103,16 @@ def rescore(context: Context, record: chunk.ChunkRecord, repeated: Repeated | No
 def _compute(
     context: Context, task: Task, reader: ChunkReader, clock: Phases
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    plan = context.plan
-    streams = Streams(plan, context.models, clock)
+    plan, models = context.plan, context.models()
+    streams = Streams(plan, models, clock)
     rows = Rows(plan, reader, clock, task.repeated)
     ids = Ids(plan.unique_id) if plan.unique_id else None
     capture = Capture(plan) if plan.captured else None
-    profiler = make_profiler(plan, context.models)
+    profiler = make_profiler(plan, models)
     position = 0
     for batch in _batches(iter(rows), plan.predict_rows):
         with clock.phase("predict"):
-            delivered = deliver(plan, context.models, batch)
+            delivered = deliver(plan, models, batch)
         if culprits := delivered.culprits:
             rows.refuse({position + row: message for row, message in culprits.items()})
         scored = batch if not culprits else _without(batch, culprits)

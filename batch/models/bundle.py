@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batch.errors import InputMissing, ModelChanged, ModelMissing, ModelRefused, UsageError
 from batch.models import aliases, catalogue, outputs, signature
 from batch.models.outputs import Outputs
 from batch.models.signature import SignatureColumn
-from batch.storage import join, normalise, storage_for
+from batch.storage import join, normalise, nothing, storage_for
 from batch.uri import parent
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ MAX_BUNDLE_BYTES = 2 << 30
 
 MAX_CARD_BYTES = 16 << 20
 """Of a model.json that this program has not written; ours have a few kilobytes."""
+
+FILES_AT_A_TIME = 8
+"""Of a bundle, on their way together."""
 
 GOLDEN = "golden.parquet"
 PROFILE = "profile.json"
@@ -246,7 +252,7 @@ def load(
     it has passed. `pickle_sha256` are the digests of joblib files that may be loaded. Raises `ModelChanged`, `ModelNotTrusted`,
     `GoldenRowsDiffer` or `ModelRefused`.
     """
-    files = read_files(resolved)
+    files = read_files(resolved, meanwhile=lambda: _import_libraries(resolved))
     if not (resolved.registered or proven):
         from batch.models.quarantine import prove
 
@@ -257,19 +263,33 @@ def load(
         if record and not proven:
             mlflow.remember(resolved)
         return flavour.assemble(resolved, files, pickle_sha256)
-    from batch.models import loading  # heavy: only once the bytes are what was registered
+    from batch.models import loading
 
     return loading.assemble(resolved, files, pickle_sha256)
 
 
-def read_files(resolved: ResolvedModel) -> dict[str, bytes]:
-    """Every file that model.json names, by name. Raises `ModelChanged` unless all sizes and digests are the recorded ones."""
+def _import_libraries(resolved: ResolvedModel) -> None:
+    """What making the model will need. It takes longer than reading most models, and neither needs the other."""
+    import_module("batch.models.loading")
+    if resolved.card["model_file"].endswith(".skops"):
+        import_module("skops.io")
+
+
+def read_files(resolved: ResolvedModel, meanwhile: Callable[[], None] = nothing) -> dict[str, bytes]:
+    """Every file that model.json names, by name. Raises `ModelChanged` unless all sizes and digests are the recorded ones.
+
+    `meanwhile` is called while they are on their way.
+    """
     _check_size(resolved)
     if resolved.uri.startswith(MLFLOW):
         from batch.models import mlflow
 
         return mlflow.read_files(resolved)
-    return {name: _read_file(resolved.uri, name, file) for name, file in resolved.card["files"].items()}
+    files = resolved.card["files"]
+    with ThreadPoolExecutor(min(FILES_AT_A_TIME, len(files)), thread_name_prefix="bundle") as pool:
+        reading = [pool.submit(_read_file, resolved.uri, name, file) for name, file in files.items()]
+        meanwhile()
+        return dict(zip(files, (one.result() for one in reading), strict=True))
 
 
 def read_profile(resolved: ResolvedModel) -> dict[str, Any]:
@@ -277,12 +297,18 @@ def read_profile(resolved: ResolvedModel) -> dict[str, Any]:
 
     Raises `ModelChanged` where the file is not the recorded one.
     """
-    from batch.models.profile import usable
-
     recorded = resolved.card["files"].get(PROFILE)
     if recorded is None or resolved.uri.startswith(MLFLOW):
         return {}
-    return usable(json.loads(_read_file(resolved.uri, PROFILE, recorded)))
+    return _profile(resolved.uri, recorded["sha256"], recorded["size_bytes"])
+
+
+@lru_cache(maxsize=16)
+def _profile(folder: str, sha256: str, size_bytes: int) -> dict[str, Any]:
+    """Asked for twice at the end of each run; a file with a digest does not change."""
+    from batch.models.profile import usable
+
+    return usable(json.loads(_read_file(folder, PROFILE, {"sha256": sha256, "size_bytes": size_bytes})))
 
 
 def _read_file(folder: str, name: str, recorded: dict[str, Any]) -> bytes:
