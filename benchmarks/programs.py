@@ -120,7 +120,9 @@ def _peer_command(peer: Peer, case: Case, target: str) -> list[str]:
 def environment() -> dict[str, str]:
     """Nobody is told how many threads to use, and nobody phones home."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs have their byte code; ours, which is run from its sources, too
+    kept.pop(
+        "PYTHONDONTWRITEBYTECODE", None
+    )  # installed programs have their byte code; ours, which is run from its sources, too
     quiet = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
     return kept | quiet | {"PYTHONWARNINGS": "ignore", "SCARF_NO_ANALYTICS": "true"}
 

@@ -118,6 +118,7 @@ def write_options_to_json(write: WriteOptions, output_format: str) -> dict[str, 
         "excel_safe": write.excel_safe,
         "arrow_schema": write.arrow_schema.hex(),
         "splice": write.splice,
+        "joined": write.joined,
     }
 
 
@@ -130,6 +131,7 @@ def write_options_from_json(document: Mapping[str, Any]) -> WriteOptions:
         excel_safe=document["excel_safe"],
         arrow_schema=bytes.fromhex(document["arrow_schema"]),
         splice=document["splice"],
+        joined=document.get("joined", False),
     )
 
 

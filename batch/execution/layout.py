@@ -109,6 +109,7 @@ class _Writing:
             excel_safe=self.job.output.excel_safe,
             arrow_schema=self._schema(columns).serialize().to_pybytes() if output_format == "parquet" else b"",
             splice=self.kept.keep_line,
+            joined=output_format == "parquet",
         )
 
     def _schema(self, columns: Fields) -> pa.Schema:
@@ -120,11 +121,12 @@ class _Writing:
         types = {column.name: arrow_type(column.type) for column in self.kept.columns}
         known = self.shape.arrow_schema
         stored = pa.ipc.read_schema(pa.py_buffer(known)) if known else pa.schema([])
+        there = set(stored.names)
         fields = []
         for name in self.kept.kept:
             kind = types.get(name)
             if kind is None:
-                kind = stored.field(name).type if name in stored.names else pa.string()
+                kind = stored.field(name).type if name in there else pa.string()
                 kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             fields.append((name, kind))
         return pa.schema([*fields, *((name, arrow_type(kind)) for name, kind in columns)])

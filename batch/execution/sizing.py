@@ -14,6 +14,10 @@ BASE_BYTES = 300 << 20
 """Of one process with the libraries and a small model loaded, before any chunk."""
 CHUNK_OVERHEAD_BYTES = 40 << 20
 """Blocks being decoded, a predict batch and its encoding."""
+COLUMN_BYTES = 16 << 10
+"""Of one column: in a process its part of the model's signature, profile and golden rows, and in a chunk that of its blocks."""
+PARQUET_COLUMN_BYTES = 96 << 10
+"""The latter for Parquet, where each column of a row group has a reader with buffers of its own."""
 
 
 CLUSTERS = frozenset({"dask", "ray"})
@@ -37,8 +41,10 @@ def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
     workers = min(job.run.workers or len(os.sched_getaffinity(0)), max(1, len(plan.tasks)))
     if engine == "inline":
         workers = 1
-    per_chunk = chunk_bytes_of(plan) + CHUNK_OVERHEAD_BYTES
-    base = BASE_BYTES + 3 * model_bytes
+    columns = max((len(file.shape.columns) for file in plan.files), default=0)
+    of_column = PARQUET_COLUMN_BYTES if plan.input_format == "parquet" else COLUMN_BYTES
+    per_chunk = chunk_bytes_of(plan) + CHUNK_OVERHEAD_BYTES + of_column * columns
+    base = BASE_BYTES + 3 * model_bytes + COLUMN_BYTES * columns
     scheduler = job.run.scheduler if engine in CLUSTERS else ""
     processes = workers if engine in {"processes", *CLUSTERS} else 0
     if (

@@ -148,6 +148,9 @@ class WriteOptions:
     """Parquet: the serialised output schema that every chunk is cast to."""
     splice: bool = False
     """JSONL: the table has `LINE_COLUMN`; the other columns (those the model adds) are spliced into the line."""
+    joined: bool = False
+    """Parquet: the file has the sections' own row groups, byte for byte. Not so in commits of earlier versions, which must give the
+    bytes they always gave."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,11 @@ _NO_NUMBERS = ((b"NaN", re.compile(rb"NaN[ \t\r]*[,\]}]")), (b"Inf", re.compile(
 _ESCAPING_STRING = re.compile(rb'(?s)\\.(?:[^"\\]|\\.)*+\\?(?:"[ \t\r]*+(:)?|\Z)')
 """From a string's first escape to its end, or all there is: so that no byte is looked at twice. The group tells a name."""
 _INTEGER = re.compile(r"-?[0-9]+\Z")
+_NEGATIVE_ZERO = re.compile(rb"-0[ \t\r,}]")
+"""A whole number, and not the beginning of one like -0.5."""
 UNREADABLE = frozenset({"parse", "too_long"})
+SLOW_BYTES = 512 << 10
+"""Text that Python's parser is given at once: its values take some thirty times as much."""
 
 
 class JsonlReader(ChunkReader):
@@ -53,25 +57,32 @@ class JsonlReader(ChunkReader):
         rows = 0
         for piece in self._walk:
             if isinstance(piece, LongLine):
-                block = self._long(rows, piece)
+                blocks = self._long(rows, piece)
             else:
-                block = self._decode(rows, piece.offset, piece.text)
-            rows += block.rows_read
-            self.decoded_bytes += block.table.nbytes
-            yield block
+                blocks = self._decode(rows, piece.offset, piece.text)
+            for block in blocks:
+                rows += block.rows_read
+                self.decoded_bytes += block.table.nbytes
+                yield block
         self.end = self._walk.end
 
-    def _decode(self, row: int, offset: int, text: bytes) -> Block:
-        self._places.append((row, offset, offset + len(text)))
-        return decode(text, self._options)
+    def _decode(self, row: int, offset: int, text: bytes) -> Iterator[Block]:
+        """One block, or small ones where pyarrow cannot read it: then few of its rows are slow, and few are held as objects."""
+        whole = _fast_block(text, self._options) if len(text) > SLOW_BYTES else None
+        for part in [text] if whole is not None else _parts(text, SLOW_BYTES):
+            block = decode(part, self._options) if whole is None else whole
+            self._places.append((row, offset, offset + len(part)))
+            row, offset = row + block.rows_read, offset + len(part)
+            yield block
 
-    def _long(self, row: int, line: LongLine) -> Block:
+    def _long(self, row: int, line: LongLine) -> Iterator[Block]:
         """A line that is not held; what makes it long may be nothing but blanks."""
         size = line.stop - line.offset
         if size <= self._options.max_record_bytes:
-            return self._decode(row, line.offset, self._source.read(line.offset, line.stop))
+            yield from self._decode(row, line.offset, self._source.read(line.offset, line.stop))
+            return
         fault = (0, "", "too_long", too_long(size, self._options))
-        return Block(empty(self._options), 1, reject_table([fault], [line.head]))
+        yield Block(empty(self._options), 1, reject_table([fault], [line.head]))
 
     def refused(self, faults: Sequence[Fault]) -> pa.Table:
         return reject_table(faults, self.records([fault[0] for fault in faults]))
@@ -91,18 +102,35 @@ class JsonlReader(ChunkReader):
 
 def decode(text: bytes, options: ReadOptions) -> Block:
     """Some whole lines as a block."""
+    if (block := _fast_block(text, options)) is not None:
+        return block
+    lines = split_lines(text)
+    return _block(lines, *decode_slowly(lines, options), options)
+
+
+def _fast_block(text: bytes, options: ReadOptions) -> Block | None:
     lines = split_lines(text)
     if not lines:
         return Block(empty(options), 0)
     table = decode_fast(text, lines, options)
-    faults: list[Fault] = []
-    rows = np.arange(len(lines))
-    if table is None:
-        table, rows, faults = decode_slowly(lines, options)
+    return None if table is None else _block(lines, table, np.arange(len(lines)), [], options)
+
+
+def _block(lines: list[bytes], table: pa.Table, rows: np.ndarray, faults: list[Fault], options: ReadOptions) -> Block:
+    """`rows`: numbers in `lines` of the table's rows; `faults`: those of the others."""
     table, invalid = validate.split(table, options)
     faults = sorted([*faults, *((int(rows[row]), column, code, said) for row, column, code, said in invalid)])
     refused = [lines[fault[0]][: HELD_RECORD_BYTES if fault[2] == "too_long" else None] for fault in faults]
     return Block(table, len(lines), reject_table(faults, refused) if faults else None)
+
+
+def _parts(text: bytes, size: int) -> Iterator[bytes]:
+    """The text in whole lines of about `size` bytes together."""
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start + size) + 1 or len(text)
+        yield text[start:end]
+        start = end
 
 
 def reject_table(faults: Sequence[Fault], records: Sequence[bytes]) -> pa.Table:
@@ -199,7 +227,7 @@ def _read(text: bytes, schema: pa.Schema) -> pa.Table:
 
 def _lost_spelling(text: bytes, table: pa.Table, options: ReadOptions) -> bool:
     """Whether a kept integer may have been spelled ``-0``."""
-    if b"-0" not in text:
+    if not _NEGATIVE_ZERO.search(text):
         return False
     return any(table.schema.field(name).type == pa.int64() for name in kept_names(options))
 

@@ -57,7 +57,8 @@ def encode(table: pa.Table, options: WriteOptions) -> bytes:
         return b""
     names = [name for name in options.columns if name != LINE_COLUMN]
     if options.splice:
-        names = [name for name in names if name in table.column_names]
+        there = set(table.column_names)
+        names = [name for name in names if name in there]
     members = [_member(name, table.schema.field(name), _one_array(table[name])) for name in names]
     if not options.splice:
         return _joined(["{", *_separated(members), "}\n"]) if members else b"{}\n" * table.num_rows

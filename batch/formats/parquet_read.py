@@ -23,7 +23,8 @@ BATCH_BYTES = 16 << 20
 PRE_BUFFER_BYTES = 64 << 20
 """Stored bytes that may be fetched at once; above, column chunks are streamed so that a giant row group needs no memory."""
 STREAM_BYTES = 1 << 20
-"""Bytes per ranged read of a streamed column chunk."""
+"""Bytes per ranged read of a streamed column chunk; less where so many columns would hold more than `PRE_BUFFER_BYTES`."""
+STREAM_BYTES_MIN = 8 << 10
 
 
 class RangeFile(io.RawIOBase):
@@ -115,8 +116,9 @@ def reject_schema(shape: Shape) -> pa.Schema:
 def check_types(shape: Shape, options: ReadOptions, uri: str = "the input") -> None:
     """Raise `SchemaMismatch` where a wanted column is missing or is of a type that can never become the model's."""
     schema = schema_of(shape)
+    there = set(schema.names)
     for name in (*(column.name for column in options.columns), *options.kept):
-        if name not in schema.names:
+        if name not in there:
             raise SchemaMismatch(
                 f"column {name!r} is missing in {uri}", hint="compare its columns with the model's signature"
             )
@@ -134,17 +136,12 @@ class _Rows:
 
     def __init__(self, source: Source, shape: Shape, columns: Sequence[str], first: int, end: int, batch: int) -> None:
         self._file = RangeFile(source)
-        self._schema = pa.schema([schema_of(shape).field(name) for name in columns])
+        own = schema_of(shape)
+        self._schema = pa.schema([own.field(name) for name in columns])
         groups, self._position = _groups(shape, first, end)
         self._what = f"rows {first + 1} to {end} of {source.uri}"
         self._pending: pa.Table = self._schema.empty_table()
-        self._batches = self._iterate(groups, batch)
-
-    def _iterate(self, groups: list[int], batch: int) -> Iterator[pa.RecordBatch]:
-        metadata = open_file(self._file).metadata
-        small = sum(_stored_bytes(metadata.row_group(group)) for group in groups) <= PRE_BUFFER_BYTES
-        file = open_file(self._file, metadata, pre_buffer=small, buffer_size=0 if small else STREAM_BYTES)
-        yield from file.iter_batches(batch, row_groups=groups, columns=self._schema.names, use_threads=False)
+        self._batches = _batches(self._file, groups, self._schema.names, batch)
 
     def read(self, start: int, end: int) -> pa.Table:
         """Rows ``[start, end)``; `start` never lies before the last `end`. Raises `InputFormatError` for a damaged page."""
@@ -180,6 +177,15 @@ class _Rows:
             for values in (batch.column(batch.schema.get_field_index(name)) for name in self._schema.names)
         ]
         return pa.table(columns, schema=self._schema)
+
+
+def _batches(file: RangeFile, groups: list[int], names: list[str], batch: int) -> Iterator[pa.RecordBatch]:
+    """The rows of some row groups. Not a method: what holds itself keeps its buffers until garbage is collected."""
+    metadata = open_file(file).metadata
+    small = sum(_stored_bytes(metadata.row_group(group)) for group in groups) <= PRE_BUFFER_BYTES
+    buffer = min(STREAM_BYTES, max(STREAM_BYTES_MIN, PRE_BUFFER_BYTES // max(1, len(names))))
+    opened = open_file(file, metadata, pre_buffer=small, buffer_size=0 if small else buffer)
+    yield from opened.iter_batches(batch, row_groups=groups, columns=names, use_threads=False)
 
 
 def _groups(shape: Shape, first: int, end: int) -> tuple[list[int], int]:

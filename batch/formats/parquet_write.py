@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batch.errors import SchemaMismatch
+from batch.errors import SchemaMismatch, StorageUnavailable
 from batch.formats import Encoder, ReadOptions, Shape, WriteOptions
+from batch.formats.parquet_footer import MAGIC, Footer, Odd, part_of
 from batch.formats.parquet_read import reject_schema
 from batch.formats.rejects import FIELDS
+from batch.formats.thrift_compact import Malformed
 
 GROUP_ROWS = 128 << 10
 _SETTINGS: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
@@ -76,8 +79,64 @@ def header(options: WriteOptions) -> bytes:
 
 
 def assemble(options: WriteOptions, sections: Iterable[bytes]) -> Iterator[bytes]:
-    """One valid Parquet file from the chunks' files, a row group at a time; valid also without any."""
-    yield from _file(_schema(options), _row_groups(sections))
+    """One valid Parquet file from the chunks' files, in their order; valid also without any. The same sections give the same bytes.
+
+    With `WriteOptions.joined` row groups are copied as they are, else each is decoded and written anew; they have the same rows either way.
+    Raises `StorageUnavailable` for sections that are damaged, or that do not fit together.
+    """
+    present = filter(None, sections)
+    first = [*islice(present, 1)]
+    # Decided before the first byte: a later pyarrow may write what nobody here knows how to move, and its files are sound.
+    is_joined = options.joined and bool(first) and _is_joinable(first[0])
+    rest = _drained(first, present)
+    yield from _joined(options, rest) if is_joined else _file(_schema(options), _row_groups(rest))
+
+
+def _drained(first: list[bytes], more: Iterator[bytes]) -> Iterator[bytes]:
+    """Both in order; what was handed out is not held any longer."""
+    while first:
+        yield first.pop(0)
+    yield from more
+
+
+def _is_joinable(section: bytes) -> bool:
+    try:
+        part_of(section)
+    except Odd:
+        return False
+    except Malformed:
+        return True  # joining it says what is wrong
+    return True
+
+
+def _joined(options: WriteOptions, sections: Iterable[bytes]) -> Iterator[bytes]:
+    """The row groups of all sections, byte for byte, and one footer."""
+    yield MAGIC
+    footer, written = Footer(), len(MAGIC)
+    try:
+        for section in sections:
+            piece = _entered(options, footer, section, written)
+            written += len(piece)
+            yield piece
+        yield footer.end()
+    except (Odd, Malformed) as error:
+        raise _unusable(error) from error
+
+
+def _entered(options: WriteOptions, footer: Footer, section: bytes, at: int) -> bytes:
+    """A section's row groups, entered in the footer as standing at byte `at`."""
+    try:
+        return footer.add(section, at)
+    except Odd:
+        # A retry, say, put rows into it with another pyarrow. Written anew it may fit after all; if not, that is the end.
+        return footer.add(b"".join(_file(_schema(options), _row_groups([section]))), at)
+
+
+def _unusable(error: Exception) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"the staged Parquet chunks do not make one file: {str(error).splitlines()[0]}",
+        hint="run the job again with --force: it scores all chunks anew",
+    )
 
 
 def encode_rejects(options: ReadOptions, shape: Shape, tables: Iterable[pa.Table], with_file: bool) -> Iterator[bytes]:
@@ -90,10 +149,8 @@ def encode_rejects(options: ReadOptions, shape: Shape, tables: Iterable[pa.Table
 
 def _with_all(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The columns of `schema`, null where the table does not have them."""
-    columns = [
-        table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
+    there = set(table.column_names)
+    columns = [table[field.name] if field.name in there else pa.nulls(table.num_rows, field.type) for field in schema]
     return pa.table(columns, schema=schema)
 
 
@@ -104,9 +161,12 @@ def _schema(options: WriteOptions) -> pa.Schema:
 def _row_groups(sections: Iterable[bytes]) -> Iterator[pa.Table]:
     for section in sections:
         if section:
-            file = pq.ParquetFile(pa.BufferReader(section), page_checksum_verification=True)
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, use_threads=False)
+            try:
+                file = pq.ParquetFile(pa.BufferReader(section), page_checksum_verification=True)
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise _unusable(error) from error
 
 
 def _file(schema: pa.Schema, tables: Iterable[pa.Table]) -> Iterator[bytes]:

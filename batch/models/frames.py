@@ -132,7 +132,8 @@ def _refuse(series: pd.Series) -> str:
 
 def to_frame(table: pa.Table, columns: Sequence[SignatureColumn]) -> pd.DataFrame:
     """See `batch.models.signature.to_frame`."""
-    missing = [column.name for column in columns if column.name not in table.column_names]
+    there = set(table.column_names)  # made anew each time it is asked for: over thousands of columns that takes seconds
+    missing = [column.name for column in columns if column.name not in there]
     if missing:
         raise SchemaMismatch(
             f"the rows lack {len(missing)} of the model's {len(columns)} columns: {', '.join(missing)}",

@@ -53,8 +53,9 @@ class Profiler:
 
     def add(self, rows: pa.Table, outputs: pa.Table) -> None:
         """Count rows and what was delivered for them; both tables are as long."""
+        there = set(rows.column_names)
         for name, reference in self._columns.items():
-            if name in rows.column_names and self._fits(name, reference["kind"], rows[name].type):
+            if name in there and self._fits(name, reference["kind"], rows[name].type):
                 counts = self._column(name, reference, rows[name])
                 known = self._found.columns.get(name)
                 self._found.columns[name] = counts if known is None else known + counts
