@@ -87,7 +87,10 @@ def _loaded(prepared: Prepared, shadows: Collection[str]) -> Loaded:
     key = (tuple((name, model.uri, model.sha256) for name, model in prepared.models.items()), pickles)
     if prepared.about.dropped is None:
         return load_models(prepared.models, shadows, pickles)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = load_models(prepared.models, shadows, pickles)
-    return _kept[key]
+    if (known := _kept.get(key)) is not None:
+        return known
+    loaded = load_models(prepared.models, shadows, pickles)
+    # A run that needed no model has not waited for its own: another thread may be here for the run before.
+    _kept.clear()
+    _kept[key] = loaded
+    return loaded

@@ -278,7 +278,7 @@ def _import_libraries(resolved: ResolvedModel) -> None:
 def read_files(resolved: ResolvedModel, meanwhile: Callable[[], None] = nothing) -> dict[str, bytes]:
     """Every file that model.json names, by name. Raises `ModelChanged` unless all sizes and digests are the recorded ones.
 
-    `meanwhile` is called while they are on their way.
+    `meanwhile` is called while they are on their way; not for those of an MLflow server.
     """
     _check_size(resolved)
     if resolved.uri.startswith(MLFLOW):
