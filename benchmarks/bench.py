@@ -71,7 +71,7 @@ def chosen(given: str, allowed: Sequence[str]) -> list[str]:
 @contextmanager
 def server() -> Iterator[None]:
     """An S3 server of our own with an empty bucket; the environment points at it."""
-    with EmbeddedS3() as running:
+    with EmbeddedS3(memory="4GiB") as running:
         os.environ.update(running.environment())
         running.create_bucket(BUCKET)
         yield

@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def _root(stack: ExitStack, folder: Path) -> str:
-    server = stack.enter_context(EmbeddedS3())
+    server = stack.enter_context(EmbeddedS3(memory="4GiB"))
     os.environ.update(server.environment())
     server.create_bucket("benchmark")
     return "s3://benchmark"

@@ -62,7 +62,7 @@ def main() -> None:
         write_input(folder / "in.csv", options.rows)
         root = str(folder)
         if options.s3:
-            server = stack.enter_context(EmbeddedS3())
+            server = stack.enter_context(EmbeddedS3(memory="4GiB"))
             os.environ.update(server.environment())
             server.create_bucket("benchmark")
             root, body = "s3://benchmark", (folder / "in.csv").read_bytes()

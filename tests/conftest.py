@@ -37,7 +37,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[EmbeddedS3]:
     """A real S3 server (SeaweedFS) for the whole session."""
-    with EmbeddedS3() as server:
+    with EmbeddedS3(memory="2GiB") as server:
         yield server
 
 

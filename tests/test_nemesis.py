@@ -261,7 +261,7 @@ def test_a_storm_of_kills(bucket: str, model: str, tmp_path: Any, s3_server: Emb
 
 def test_the_server_is_killed_under_load(model: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The S3 server is killed with -9 in mid-run, three times: the run waits, goes on and completes by itself."""
-    with EmbeddedS3(str(tmp_path / "data")) as server, fault_proxy(server.endpoint_url) as proxy:
+    with EmbeddedS3(str(tmp_path / "data"), memory="2GiB") as server, fault_proxy(server.endpoint_url) as proxy:
         environment = server.environment() | {"AWS_ENDPOINT_URL": proxy.url}
         for name, value in environment.items():
             monkeypatch.setenv(name, value)

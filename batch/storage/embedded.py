@@ -22,6 +22,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 REGION = "us-east-1"
+MEMORY = "150MiB"
+"""What the server's heap should not outgrow (``GOMEMLIMIT``): at this one it collects garbage most of the time it is busy."""
 # Every listener gets a port of its own: the defaults may be taken, and a gRPC port defaults to its HTTP port + 10000.
 LISTENERS = (
     "s3.port", "s3.port.grpc", "s3.port.iceberg", "s3.port.lance", "master.port", "master.port.grpc", "volume.port",
@@ -35,8 +37,9 @@ class EmbeddedS3:
     Raises `ExtraMissing` where the wheel is not installed, `StorageUnavailable` where the server does not come up.
     """
 
-    def __init__(self, data_dir: str | None = None) -> None:
+    def __init__(self, data_dir: str | None = None, *, memory: str = MEMORY) -> None:
         self._data_dir = data_dir
+        self._memory = memory
         self._scratch = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._access_key = secrets.token_hex(10).upper()
@@ -109,7 +112,7 @@ class EmbeddedS3:
         ports = dict(zip(LISTENERS, _free_ports(len(LISTENERS)), strict=True))
         self.endpoint_url = f"http://{HOST}:{ports['s3.port']}"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        environment |= {"GOMEMLIMIT": "150MiB", "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch)}
+        environment |= {"GOMEMLIMIT": self._memory, "TMPDIR": str(scratch / "tmp"), "HOME": str(scratch)}
         with (scratch / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [binary, f"-logdir={scratch / 'logs'}", "mini", *_options(scratch, data, config, ports)],
