@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -21,9 +22,15 @@ import pytest
 
 import batch
 from batch.errors import MemoryExceeded
+from batch.execution.about import About
+from batch.execution.preflight import prepare
+from batch.execution.sizing import size
 from batch.formats import parquet_read
+from batch.storage.embedded import EmbeddedS3
 from benchmarks import memory
+from tests import memory_cases
 from tests.run_cases import Bench, encode, rows
+from tests.streamed_s3 import Generated, features, streaming_s3
 
 MIB = 1 << 20
 ROWS = 600_000
@@ -152,3 +159,123 @@ def test_a_plan_that_cannot_keep_the_ceiling_is_refused_with_both_numbers(wide: 
     need, allowed = map(int, re.findall(r"\((\d+) bytes\)", done.stderr))
     assert allowed == 600 * MIB < need
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "output", "ceiling"),
+    [("in.csv", "grown.jsonl", 560), ("in.parquet", "grown.jsonl", 600), ("in.parquet", "grown.csv", 512)],
+)
+def test_an_output_that_is_larger_than_its_input_is_planned_for(
+    place: Path, name: str, output: str, ceiling: int
+) -> None:
+    """Names in each record, and numbers as text: twice and three times the bytes that were read."""
+    seen = memory_cases.run(place, place / name, output, ceiling=ceiling, keep='keep = ["*"]')
+    seen.check_kept(ROWS)
+
+
+@pytest.mark.slow
+def test_zstandard_keeps_the_ceiling(place: Path) -> None:
+    """Read as CSV, written as Parquet."""
+    with (place / "in.csv").open("rb") as plain, pa.CompressedOutputStream(str(place / "in.csv.zst"), "zstd") as packed:
+        shutil.copyfileobj(plain, packed)
+    memory_cases.run(place, place / "in.csv.zst", "out.parquet", ceiling=512).check_kept(ROWS)
+
+
+@pytest.mark.slow
+def test_odd_lines_keep_the_ceiling(place: Path) -> None:
+    """Python's own parser needs thirty times the bytes of a line: it is given few of them at once."""
+    lines = (place / "in.jsonl").read_text().splitlines(keepends=True)
+    lines[::1000] = ["{}}\n"] * len(lines[::1000])
+    (place / "odd.jsonl").write_text("".join(lines))
+    seen = memory_cases.run(
+        place, place / "odd.jsonl", "odd-out.jsonl", ceiling=512, settings=("rejects.max_share=0.1",)
+    )
+    seen.check_kept(ROWS // 3, ROWS // 3 // 1000)
+
+
+_HEAPS = """
+import resource
+import numpy as np
+from batch.execution.memory import freed_memory_kept, give_back_freed_memory, tree_rss_bytes
+
+def pages(calls):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(calls):
+        np.ones(1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+give_back_freed_memory()
+print(pages(50))
+with freed_memory_kept():
+    pages(1)
+    print(pages(50))
+    several = [np.ones(1 << 20) for _ in range(10)]
+    del several
+    kept = tree_rss_bytes(os.getpid())
+print(pages(50), (kept - tree_rss_bytes(os.getpid())) >> 20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the allocator is that of glibc")
+def test_freed_memory_is_kept_for_a_while_and_then_given_back() -> None:
+    """50 arrays of 8 MiB: they are new pages each time, then the same ones, then new ones again; what was kept goes."""
+    done = subprocess.run([sys.executable, "-c", "import os\n" + _HEAPS], capture_output=True, text=True, check=True)
+    before, meanwhile, after, given_back = map(int, done.stdout.split())
+    assert min(before, after) > 10 * max(meanwhile, 1)
+    assert given_back > 50
+
+
+def test_freed_memory_is_kept_only_where_there_is_room(bench: Bench) -> None:
+    """The default ceiling has room; one that is just enough for the chunks has none."""
+    bench.put("in.csv", encode(rows(), "csv"))
+    prepared = prepare(bench.job("in.csv", "out.csv"), About(None, None), force=True)
+    plan = prepared.plan(str(bench.root))
+    roomy = size(prepared.job, plan, "threads", 0)
+    tight = size(bench.job("in.csv", "out.csv", run__memory=f"{roomy.memory_bytes}"), plan, "threads", 0)
+    assert (roomy.keeps_freed, tight.keeps_freed) == (True, False)
+    assert tight.memory_bytes == roomy.memory_bytes
+
+
+def test_a_refusal_stores_no_rows(bench: Bench) -> None:
+    """One number is the need and one the limit; there is neither a chunk nor an output, and the failure is on record."""
+    with pytest.raises(MemoryExceeded) as refused:
+        bench.run("in.csv", "out.csv", run__memory="100MiB")
+    need, allowed = map(int, re.findall(r"\((\d+) bytes\)", refused.value.message))
+    assert allowed == 100 * MIB < need
+    assert refused.value.exit_code == 3
+    assert refused.value.receipt["error"]["code"] == "memory"
+    names = [uri.removeprefix(f"{bench.root}/") for uri in bench.names()]
+    stored = re.compile(
+        r"runs/.*/chunks/|runs/.*/commit|out\.|outputs/[^/]*/[0-9]+\.json|done/"
+    )  # the lease is none of these
+    assert not [name for name in names if stored.match(name)], names
+    assert [name for name in names if name.startswith("attempts/") and name.endswith(".end.json")]
+
+
+IS_NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+STREAMED_ROWS = 20_000_000 if IS_NIGHTLY else 3_000_000
+"""10 GB, or 1.5 GB."""
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+@pytest.mark.timeout(1800 if IS_NIGHTLY else 300)
+def test_the_peak_does_not_grow_with_the_input(
+    s3_server: EmbeddedS3, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An input that nobody stores, read from S3 and published there: several gigabytes need what 300 MB do."""
+    from sklearn.linear_model import LogisticRegression
+
+    sample = features()
+    with streaming_s3(s3_server.endpoint_url) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        batch.register(LogisticRegression().fit(sample, sample["x0"] > 0), "memory", X=sample, root=bucket)
+        peaks = []
+        for count in (600_000, STREAMED_ROWS):
+            name = f"in-{count}.csv"
+            server.generated[f"{bucket.removeprefix('s3://')}/{name}"] = Generated(count)
+            seen = memory_cases.run(tmp_path, f"{bucket}/{name}", f"out-{count}.csv", root=bucket)
+            seen.check_kept(count)
+            peaks.append(seen.peak_bytes)
+    assert peaks[1] < 1.1 * peaks[0], peaks

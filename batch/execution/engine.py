@@ -16,6 +16,7 @@ from batch.errors import BatchError, ExtraMissing
 from batch.execution.chunk import ChunkRecord
 from batch.execution.cluster import make_work
 from batch.execution.loading import Loaded, limited
+from batch.execution.memory import keep_freed_memory
 from batch.execution.plan import Plan, Task
 from batch.execution.process import collect_as_usual, collect_rarely, prepare_process
 from batch.execution.route import Models
@@ -133,7 +134,7 @@ def _processes(plan: Plan, resolved: Resolved, loaded: GetLoaded, sizing: Sizing
             sizing.workers,
             mp_context=get_context("spawn"),
             initializer=_start_worker,
-            initargs=(plan, resolved, tuple(pickles), os.getpid()),
+            initargs=(plan, resolved, tuple(pickles), os.getpid(), sizing.keeps_freed),
         )
 
     return Engine("processes", pool, _score_in_worker, sizing)
@@ -163,9 +164,13 @@ def one_thread_each() -> None:
 _worker: list[Any] = []
 
 
-def _start_worker(plan: Plan, resolved: Resolved, pickles: Collection[str], coordinator: int) -> None:
+def _start_worker(
+    plan: Plan, resolved: Resolved, pickles: Collection[str], coordinator: int, keeps_freed: bool
+) -> None:
     end_with(coordinator)
     prepare_process()
+    if keeps_freed:
+        keep_freed_memory()
     collect_rarely()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN

@@ -7,12 +7,16 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 _INTERVAL_SECONDS = 0.02
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _GIVE_BACK_BYTES = 1 << 20
+_KEEP_BYTES = 32 << 20
+"""Larger blocks always come from the system; the largest threshold that glibc takes."""
 
 
 def give_back_freed_memory() -> None:
@@ -20,14 +24,43 @@ def give_back_freed_memory() -> None:
 
     By default glibc raises its threshold to the largest block freed so far, and Arrow's own pool keeps what it has: over many
     chunks on several threads that holds some 100 MiB of nothing. Arrow reads its variable when it is first imported, so this
-    comes before; without glibc only that half takes effect.
+    comes before; without glibc only that half takes effect. There are as many heaps as threads compute at once, and one more.
     """
     if "pyarrow" not in sys.modules:
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _GIVE_BACK_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _GIVE_BACK_BYTES)
+    _set_thresholds(_GIVE_BACK_BYTES, _GIVE_BACK_BYTES)
+    _call("mallopt", _M_ARENA_MAX, len(os.sched_getaffinity(0)) + 1)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Meanwhile freed blocks of less than 32 MiB stay with the process; after it they are given back.
+
+    A model call makes and frees arrays of some MiB, and from the system they come page by page, each of them zeroed.
+    """
+    keep_freed_memory()
+    try:
+        yield
+    finally:
+        _set_thresholds(_GIVE_BACK_BYTES, _GIVE_BACK_BYTES)
+        _call("malloc_trim", 0)
+
+
+def keep_freed_memory() -> None:
+    """From now on freed blocks of less than 32 MiB stay with this process."""
+    _set_thresholds(_KEEP_BYTES, 8 * _KEEP_BYTES)
+
+
+def _set_thresholds(block: int, top: int) -> None:
+    _call("mallopt", _M_TRIM_THRESHOLD, top)
+    _call("mallopt", _M_MMAP_THRESHOLD, block)
+
+
+def _call(name: str, *arguments: int) -> None:
+    """A function of glibc; without glibc nothing happens."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*arguments)
 
 
 class PeakMemory:

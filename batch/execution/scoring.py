@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from batch.execution.engine import Engine, choose, open_engine
 from batch.execution.loading import Loaded, load_models, shadow_names
+from batch.execution.memory import freed_memory_kept
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
 from batch.execution.preflight import Prepared
@@ -34,7 +35,10 @@ def ready(prepared: Prepared, plan: Plan, phases: Phases, notice: Callable[[str]
     began = time.perf_counter()
     try:
         loading.start(in_background=name == "threads")
-        with open_engine(name, plan, models, loading.result, sizing, job.trust.pickle_sha256) as engine:
+        with (
+            freed_memory_kept() if sizing.keeps_freed else nullcontext(),
+            open_engine(name, plan, models, loading.result, sizing, job.trust.pickle_sha256) as engine,
+        ):
             yield engine
     finally:
         _tell(phases, time.perf_counter() - began, loading.seconds)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batch.errors import MemoryExceeded
-from batch.execution.plan import Plan
+from batch.execution.plan import Plan, PlannedFile
+from batch.formats import Shape
 from batch.job import Job
 from batch.units import format_bytes
 
@@ -18,6 +20,12 @@ COLUMN_BYTES = 16 << 10
 """Of one column: in a process its part of the model's signature, profile and golden rows, and in a chunk that of its blocks."""
 PARQUET_COLUMN_BYTES = 96 << 10
 """The latter for Parquet, where each column of a row group has a reader with buffers of its own."""
+NUMBER_BYTES = 8
+"""In Arrow; a text of one, with its delimiter, is about as long."""
+NUMBER_TEXT_BYTES = 20
+"""Of the longest texts of doubles: what may become of 8 bytes."""
+KEPT_BYTES = 64 << 20
+"""What a thread that computes may hold of freed memory, where that is kept for its next arrays."""
 
 
 CLUSTERS = frozenset({"dask", "ray"})
@@ -32,6 +40,8 @@ class Sizing:
     in_flight: int
     memory_bytes: int
     """Estimated peak of the process tree; with a cluster of others, of one worker."""
+    keeps_freed: bool = False
+    """Whether there is also room for freed memory that is kept for the next arrays."""
     scheduler: str = ""
     """Address of the cluster of an engine that has one; empty: a cluster of our own on this host."""
 
@@ -64,18 +74,51 @@ def size(job: Job, plan: Plan, engine: str, model_bytes: int) -> Sizing:
             hint="raise [run] memory, or lower [run] chunk_bytes",
         )
     in_flight = min(wanted, room)
-    return Sizing(min(processes or workers, in_flight), in_flight, fixed + per_chunk * in_flight, scheduler)
+    peak = fixed + per_chunk * in_flight
+    workers = min(processes or workers, in_flight)
+    return Sizing(workers, in_flight, peak, peak + KEPT_BYTES * workers <= job.run.memory, scheduler)
 
 
 def chunk_bytes_of(plan: Plan) -> int:
-    """Bytes that the largest chunk holds at its peak: its text, and its encoded rows twice (section and object)."""
-    if not plan.tasks:
-        return 0
-    if plan.input_format == "parquet":
-        shapes = [plan.files[task.file].shape for task in plan.tasks]
-        widths = [(shape.decoded_bytes or 0) / max(1, shape.rows or 1) for shape in shapes]
-        text = max(int((task.cut.end - task.cut.start) * width) for task, width in zip(plan.tasks, widths, strict=True))
-        return (2 + len(plan.shadows)) * text
-    text = max(task.cut.end - task.cut.start for task in plan.tasks)
-    share = 1.0 if plan.read.keep_line else min(1.0, len(plan.write.columns) / max(1, len(plan.files[0].shape.columns)))
-    return int(text * (1.1 + 2 * share * (1 + len(plan.shadows))))
+    """Bytes that the largest chunk holds at its peak: its text or Arrow data, and its encoded rows twice (section and object)."""
+    rows = [_Rows(plan, file) for file in plan.files]
+    return max((rows[task.file].held(task.cut.end - task.cut.start) for task in plan.tasks), default=0)
+
+
+class _Rows:
+    """Mean bytes of the rows of a file: as they are held and as they are written."""
+
+    def __init__(self, plan: Plan, file: PlannedFile) -> None:
+        shape, self._is_parquet = file.shape, plan.input_format == "parquet"
+        numbers = {column.name for column in plan.read.columns if column.type not in {"string", "binary"}}
+        width = (shape.decoded_bytes or 0) / max(1, shape.rows or 0) if self._is_parquet else shape.sample_record_bytes
+        self._width = max(1.0, width or NUMBER_BYTES * len(shape.columns))  # of a record over 64 KiB there is no sample
+        self._written = _written_bytes(plan, shape, self._width, numbers) * (1 + len(plan.shadows))
+
+    def held(self, span: int) -> int:
+        """By a chunk of so many bytes of text, or rows of Parquet."""
+        rows = span if self._is_parquet else span / self._width
+        text = rows * self._width * (1.0 if self._is_parquet else 1.1)
+        return int(text + 2 * rows * self._written)
+
+
+def _written_bytes(plan: Plan, shape: Shape, width: float, numbers: set[str]) -> float:
+    """Of an encoded row. In which columns the texts of a row are is not known: perhaps in the kept ones."""
+    outputs = NUMBER_TEXT_BYTES * (len(plan.write.columns) - len(plan.kept))
+    if plan.write.splice:
+        return width + outputs + _names_bytes(plan.write.columns)
+    there = len(numbers.intersection(shape.columns))
+    named = _names_bytes(shape.columns) if plan.input_format == "jsonl" else 0
+    texts = 0.0 if numbers.issuperset(plan.kept) else max(0.0, width - NUMBER_BYTES * there - named)
+    count = len(numbers.intersection(plan.kept))
+    if plan.output_format == "parquet":
+        return texts + NUMBER_BYTES * count + outputs
+    kept = texts + NUMBER_TEXT_BYTES * count
+    if plan.input_format != "parquet":  # an integer of a double column becomes longer by ".0"
+        kept = min(kept, width + 2 * count)
+    return kept + outputs + (_names_bytes(plan.write.columns) if plan.output_format == "jsonl" else 0)
+
+
+def _names_bytes(names: Iterable[str]) -> int:
+    """What the names of a JSON record take, with quotes, colon and comma."""
+    return sum(len(name.encode()) + 4 for name in names)
