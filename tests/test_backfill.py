@@ -57,6 +57,7 @@ def test_what_cannot_be_filled(bench: Bench) -> None:
         periods_between(bench.job("in.csv", "out.csv"), "2026-W10", "2026-W11")
 
 
+@pytest.mark.slow
 def test_a_gap_stops_it_or_not(bench: Bench) -> None:
     """Oldest first; the first failure ends it with its code, --keep-going goes on, and a rerun does only what is missing."""
     weekly(bench, range(1, 6))

@@ -38,6 +38,7 @@ def test_names_are_unique() -> None:
     assert len(CASES) == sum(map(len, GROUPS.values()))
 
 
+@pytest.mark.slow
 @each_case
 def test_it_ends_as_it_must(benches: Benches, name: str) -> None:
     """Exit code, code and the facts in the message; nothing is published unless all is well."""
@@ -73,6 +74,7 @@ def wanted(reject: Reject) -> tuple[int, str, str]:
     return reject.row, reject.column, reject.code
 
 
+@pytest.mark.slow
 @each_case
 def test_check_knows_it(benches: Benches, name: str) -> None:
     """`check` looks at the first MiB: it tells of these small files what their run ends with."""
@@ -102,6 +104,7 @@ def facts(ended: Ended) -> tuple[object, ...]:
     return ended.exit_code, ended.code, ended.counts, ended.rejects, len(ended.output or ())
 
 
+@pytest.mark.slow
 def test_page_is_current(benches: Benches) -> None:
     """What `make docs` would write is what is there, except that each Python has words of its own for broken JSON."""
     current = (Path(__file__).parents[1] / "docs" / "bad-inputs.md").read_text("utf-8")

@@ -26,6 +26,7 @@ def sample(bench: Bench, receipt: dict) -> pd.DataFrame:
     return pq.read_table(uri).to_pandas()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [["customer_id"], ["product"]], ids=["id", "without"])
 def test_the_sample_depends_on_the_ids_alone(bench: Bench, keep: list[str]) -> None:
     """Any chunks, engine, order and format give the same rows, with their values as the model was given them."""

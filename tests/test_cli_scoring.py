@@ -60,6 +60,7 @@ def test_check_refuses_on_stderr(job: str) -> None:
     assert ended.stderr.startswith("error: there is no input")
 
 
+@pytest.mark.slow
 def test_check_looks_at_the_first_rows(bench: Bench) -> None:
     """Bad rows within the budget are told; more than the budget are a refusal with its exit code, before anything is scored."""
     bench.put("in.csv", b"customer_id,product,age,spend\n1,basic,30,0.5\n2,plus,old,0.5\n3,pro,40,0.1\n")

@@ -432,6 +432,7 @@ def test_every_label_is_accounted_for(
     assert split["metrics"]["roc_auc"]["verdict"] == "better"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["labels.csv", "labels.jsonl", "labels.parquet", "labels.csv.zst"])
 def test_many_more_labels_than_rows(
     scored: tuple[Bench, pd.DataFrame, str, list[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

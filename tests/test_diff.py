@@ -139,6 +139,7 @@ def test_the_run_counts_and_not_the_key(weeks: tuple[Bench, pd.DataFrame, pd.Dat
         diff(bench.root, *runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.csv.gz", "out.parquet", "out.jsonl.zst", "out/"])
 def test_every_form_of_output(bench: Bench, name: str) -> None:
     """Compressed, Parquet, and one file per input."""
@@ -178,6 +179,7 @@ def test_a_lost_chunk_is_read_from_the_file_that_is_still_the_runs(bench: Bench)
         diff(bench.root, run, run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_bytes", [70, 700, 1 << 25])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk_bytes: int) -> None:
@@ -259,6 +261,7 @@ def test_a_regressor_and_a_classifier(bench: Bench) -> None:
         diff(bench.root, one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["int", "float", "bool"])
 def test_classes_are_spelled_alike_in_every_format(bench: Bench, kind: str) -> None:
     """The class 1.0 is 1.0 in CSV, 1.0 in JSON and a number in Parquet: nothing flips between them."""

@@ -57,6 +57,7 @@ def reference() -> dict[str, Any]:
     return reference_of(table, outputs["prediction"], "prediction")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "runs"), [(30, 500), (100, 500), (1_000, 300), (100_000, 10)])
 def test_no_false_alarms(reference: dict[str, Any], count: int, runs: int) -> None:
     """Of runs without drift fewer than one in a hundred is over any limit, at any size: 17 columns are looked at in each."""
@@ -214,6 +215,7 @@ def test_thresholds_of_today_decide(bench: Bench) -> None:
     assert "2026-W45, 2026-W46" in refused.value.hint
 
 
+@pytest.mark.slow
 def test_a_model_without_a_profile_runs(bench: Bench, tmp_path: Path) -> None:
     """One whose profile makes no sense: nothing is compared, everything else is counted."""
     folder = Path(bench.model.replace("models/tiny/1/", "copy/"))

@@ -191,6 +191,7 @@ def test_a_pinned_pickle_is_tried_first(tried: Victim, code: str, said: str, mon
     assert said in tried.refused(trust__pickle_sha256=[digest]).message
 
 
+@pytest.mark.slow
 def test_a_trial_ends_with_the_run_that_asked(tried: Victim) -> None:
     """Kill -9 of a run leaves nothing behind that takes a core and memory: runs that start again would drown in old trials."""
     code = f"(open({str(tried.canary)!r}, 'w').write(str(__import__('os').getpid())), __import__('time').sleep(300))"

@@ -146,6 +146,7 @@ def test_parquet_max_rows(call, parquet_bomb):
     refused(ended, "12500000 rows", "max_rows = 1000")
 
 
+@pytest.mark.slow
 def test_csv_max_rows(call, tmp_path):
     """Only counting shows the rows of a text file; nothing is published then."""
     source = tmp_path / "in.csv"

@@ -88,6 +88,7 @@ def test_one_stem_for_many_inputs_is_refused(bench: Bench) -> None:
         bench.run("in/", "out.csv", rejects__uri=f"{bench.root}/bad-{{stem}}.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [(), (3,)], ids=["no rejects", "a reject"])
 def test_a_strangers_file_in_place_of_the_rejects_is_left_alone(
     any_root: str, model: str, tmp_path: Path, bad: tuple[int, ...]
@@ -106,6 +107,7 @@ def test_a_strangers_file_in_place_of_the_rejects_is_left_alone(
     assert len(bench.records("out.rejects.csv")) == len(bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replace", ["own", "never"])
 def test_our_own_rejects_file_is_replaced(any_root: str, model: str, tmp_path: Path, replace: str) -> None:
     """That of a run over budget, by the same run with a larger budget and by the run over the mended input."""
@@ -122,6 +124,7 @@ def test_our_own_rejects_file_is_replaced(any_root: str, model: str, tmp_path: P
         assert bench.records("out.rejects.csv") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["over budget", "committed"])
 def test_a_rejects_file_of_a_killed_run_is_ours(any_root: str, model: str, tmp_path: Path, moment: str) -> None:
     """Killed right after its rejects file was there: no receipt names it, and the next run may replace it."""

@@ -177,6 +177,7 @@ def test_no_rows_are_no_cuts() -> None:
 # --- read
 
 
+@pytest.mark.slow
 @given(st.integers(1, 40), st.integers(1, 2000))
 def test_every_row_comes_once_however_it_is_cut(group_rows: int, chunk_bytes: int) -> None:
     """Cuts inside row groups and over several of them give the rows of the file in order."""

@@ -523,6 +523,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(str(tmp_path / "root"), register(str(tmp_path / "models")), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_of_many_chunks_has_the_rows_of_one(bench: Bench) -> None:
     """Through the command line: every engine gives the same bytes, one chunk the same rows; `verify` agrees; a lost file comes back."""
     bench.put("in.csv", encode(rows(600), "csv"))

@@ -150,6 +150,7 @@ def test_a_bundle_resolves_by_its_folder(root: str) -> None:
         assert (found.uri, found.sha256, found.uri_given) == (wanted.uri, wanted.sha256, reference)
 
 
+@pytest.mark.slow
 def test_a_copied_bundle_needs_no_registry(root: str, tmp_path: Path) -> None:
     """A folder that was copied elsewhere still knows its name and version, and loads."""
     copy = shutil.copytree(bundle.resolve("models:/churn/2", root).uri, tmp_path / "copy")

@@ -148,6 +148,7 @@ def test_force_opens_the_next_generation_and_resumes_it(bench: Bench) -> None:
     assert (third.run_id, third.as_dict()["chunks"]["scored"]) == (second.run_id, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["planned", "closed", "other libraries"])
 def test_a_done_run_is_not_scored_again_unless_it_is_forced(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, end: str
@@ -230,6 +231,7 @@ def test_an_older_run_that_is_asked_for_again_becomes_the_newest(bench: Bench) -
     assert find_run(bench.root, "weekly@latest")["run_id"] == first.run_id
 
 
+@pytest.mark.slow
 def test_a_dead_worker_costs_its_chunk(tmp_path: Path) -> None:
     """One out-of-memory kill, and the run completes: chunks in flight are scored again, every row is there once."""
     bench, settings = deadly_bench(tmp_path, Deadly(str(tmp_path / "flag")))
@@ -239,6 +241,7 @@ def test_a_dead_worker_costs_its_chunk(tmp_path: Path) -> None:
     assert receipt.as_dict()["chunks"]["total"] > 5
 
 
+@pytest.mark.slow
 def test_a_chunk_that_kills_twice_is_named(tmp_path: Path) -> None:
     """Exit 4 with the rows' numbers, no endless loop; the chunks that could be scored stay scored."""
     bench, settings = deadly_bench(tmp_path, Deadly())

@@ -52,6 +52,7 @@ def mended(bench: Bench, name: str, ages: dict[int, Any], suffix: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "packed"),
     [("parquet", ""), *((text, packed) for text in ("csv", "jsonl") for packed in ("", ".gz", ".zst"))],

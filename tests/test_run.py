@@ -112,6 +112,7 @@ def test_what_cannot_change_a_byte_leaves_the_run_done(bench: Bench, setting: di
     assert (second.run_id, second.already_done) == (first.run_id, True)
 
 
+@pytest.mark.slow
 def test_engines_write_the_same_bytes(bench: Bench) -> None:
     """Inline, threads and processes give one file for tiny chunks cut through quoted line breaks."""
     bodies = []
@@ -209,6 +210,7 @@ def test_a_rejects_file_never_eats_an_input_or_the_output(bench: Bench, name: st
     assert kept == set(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_bytes", [64, 100, 333, 1000])
 def test_cuts_inside_quoted_text_change_nothing(bench: Bench, chunk_bytes: int) -> None:
     """Notes that look like records, cut anywhere: every row is there once, in order, with the same predictions."""

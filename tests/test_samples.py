@@ -113,6 +113,7 @@ def satisfaction_root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
+@pytest.mark.slow
 def test_trained_model_beats_guessing(satisfaction_root: str) -> None:
     """The champion that the script registers orders the customers by their true satisfaction."""
     customers = pd.read_parquet(SAMPLES / "customers_labelled.parquet")

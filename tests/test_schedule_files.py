@@ -277,6 +277,7 @@ def fires(cron: Cron, start: datetime, end: datetime) -> list[datetime]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expression", [one for one in SAMPLES if one != "* * * * *"])
 def test_systemd_elapses_when_cron_fires(expression: str) -> None:
     """The real systemd, asked for the times of the events around the clock changes; without it the test above stands alone."""
@@ -393,6 +394,7 @@ def test_a_cron_job(tmp_path: Path) -> None:
     assert_calls_run(container["args"], "/jobs/job.toml")
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=1) | st.text("a \n\t#:-'\"", min_size=1))
 def test_any_job_file_survives_yaml(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     """The ConfigMap has the job file to the byte, line ends apart."""

@@ -291,6 +291,7 @@ def test_a_bug_shows_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 / 0" in told["traceback"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_the_command(number: signal.Signals, exit_code: int, tmp_path: Path) -> None:
     """The real command makes up for the last period of each job, tells each in one line, waits, and a signal ends it at once."""

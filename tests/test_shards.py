@@ -59,6 +59,7 @@ def test_shards_are_a_partition(count: int, chunks: int) -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3, 200])
 def test_any_number_of_shards_gives_the_same_bytes(bench: Bench, count: int) -> None:
     """At the same time, some of them twice; also more shards than chunks. Nothing is scored again at the end, but for starts that were guessed wrong."""

@@ -40,6 +40,7 @@ def stage(materials: Materials) -> Iterator[Stage]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_every_seed_ends_well(stage: Stage, scenario: Scenario) -> None:
     """Whatever happens to whom: whole files only, one commit per run, no stored chunk scored again, and the newest run rules."""
@@ -48,6 +49,7 @@ def test_every_seed_ends_well(stage: Stage, scenario: Scenario) -> None:
         play(stage, seed, shown_lines=30 if SEED < 0 else 100_000)
 
 
+@pytest.mark.slow
 @only_all
 @pytest.mark.parametrize("kind", ["kill before", "kill after", "pause before", "lost"])
 def test_struck_at_every_request(stage: Stage, kind: str) -> None:
@@ -59,6 +61,7 @@ def test_struck_at_every_request(stage: Stage, kind: str) -> None:
     assert number > 50
 
 
+@pytest.mark.slow
 @only_all
 @pytest.mark.parametrize("seed", range(12))
 def test_a_seed_is_one_story(stage: Stage, seed: int) -> None:
@@ -69,6 +72,7 @@ def test_a_seed_is_one_story(stage: Stage, seed: int) -> None:
     assert stage.world.trace == once
 
 
+@pytest.mark.slow
 @only_all
 @pytest.mark.parametrize("plant", MUTANTS, ids=lambda plant: plant.__name__)
 def test_a_planted_fault_is_found(stage: Stage, monkeypatch: pytest.MonkeyPatch, plant: Plant) -> None:
@@ -82,6 +86,7 @@ def test_a_planted_fault_is_found(stage: Stage, monkeypatch: pytest.MonkeyPatch,
     pytest.fail(f"{plant.__name__} was not found in {MUTANT_SEEDS} seeds: {plant.__doc__}")
 
 
+@pytest.mark.slow
 @only_all
 def test_late_outputs_are_put_right(stage: Stage, record_property: pytest.RecordProperty) -> None:
     """A write that lands after its sender was outrun shows an older file for a while; the newest run, asked again, mends it."""

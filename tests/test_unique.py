@@ -37,6 +37,7 @@ def with_twins(count: int = 400) -> tuple[pd.DataFrame, list[int]]:
     return table, [7, 250, 251, 399]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("keep", [["customer_id"], ["product"], ["*"]], ids=["id", "without", "all"])

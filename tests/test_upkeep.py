@@ -33,6 +33,7 @@ def call(bench: Bench, *arguments: str) -> Any:
     return CliRunner().invoke(program, [*arguments, "--root", bench.root], prog_name="batch-predict")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "packed"),
     [("parquet", ""), *((text, packed) for text in ("csv", "jsonl") for packed in ("", ".gz", ".zst"))],

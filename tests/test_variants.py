@@ -96,6 +96,7 @@ def test_a_customer_stays(ids: list[str | None], more: float) -> None:
 # --- split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "keep", "engine"), WAYS)
 def test_each_row_is_scored_by_its_variant(bench: Bench, challenger: str, suffix: str, keep: str, engine: str) -> None:
     """In the order of the input, with who scored it; the receipt counts each variant's rows."""
@@ -148,6 +149,7 @@ def test_another_weight_model_or_salt_is_another_run(bench: Bench, challenger: s
     assert bench.run("in.csv", "out.csv", more).run_id == runs[1].run_id
 
 
+@pytest.mark.slow
 def test_a_row_satisfies_every_delivering_signature(bench: Bench, challenger: str, tmp_path: Path) -> None:
     """The challenger was fitted on whole ages below 60: what it cannot score is rejected, also for the champion's customers."""
     table = rows(200)[FEATURES]
@@ -158,6 +160,7 @@ def test_a_row_satisfies_every_delivering_signature(bench: Bench, challenger: st
     assert receipt["rejects"][0]["by_code"] == {"range": int((rows(100)["age"] > 60).sum())}
 
 
+@pytest.mark.slow
 def test_number_types_that_differ_meet_in_the_narrower(bench: Bench, tmp_path: Path) -> None:
     """Ages were whole numbers to one and had gaps for the other: fractions are rejected, whole numbers scored by both."""
     table = rows(200)[FEATURES].astype({"age": float})
@@ -192,6 +195,7 @@ def test_what_cannot_be_shared_out(bench: Bench, minutes: str, challenger: str, 
 # --- shadow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "keep", "engine"), WAYS)
 def test_a_shadow_scores_what_is_delivered(bench: Bench, minutes: str, suffix: str, keep: str, engine: str) -> None:
     """Into its own file, row beside row, null where it cannot; the delivered bytes are the same as without it."""
@@ -237,6 +241,7 @@ def test_a_shadow_is_published_again(bench: Bench, minutes: str) -> None:
     assert bench.get("out.shadow-other.csv") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_broken_shadow_holds_nobody_up(bench: Bench, minutes: str, tmp_path: Path, engine: str) -> None:
     """Not found, changed after registration, without its columns, raising on rows: the receipt says so, the run is done."""
@@ -296,6 +301,7 @@ def test_a_shadow_eats_no_file(bench: Bench, minutes: str) -> None:
         bench.run("b.shadow-other.csv", "b.csv", SHADOW.format(model=minutes))
 
 
+@pytest.mark.slow
 def test_mended_rows_go_to_their_variant_and_into_the_shadow(bench: Bench, challenger: str, minutes: str) -> None:
     """A retry gives the files that a run of the mended input gives."""
     table = rows(200).astype({"age": object})

@@ -484,6 +484,7 @@ def process(folder: Folder) -> Iterator[Any]:
         child.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_watcher_ends_by_signal(folder: Folder, process: Any, tmp_path: Path) -> None:
     """It takes what is dropped while it runs, keeps its heartbeat young, and SIGTERM ends it with 143."""
     beat = tmp_path / "alive"
