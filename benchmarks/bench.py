@@ -43,7 +43,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="batch-predict against other ways to do the same.")
     parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--rounds", type=int, default=3, help="for the logistic regression; the others once")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="for the logistic regression over CSV; the others one less"
+    )
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--inputs", default=",".join(SHAPES), help="parquet and wide only with the logistic regression")
     parser.add_argument("--peers", "--only", default="", help=f"of {','.join(NAMES)}")
@@ -82,7 +84,7 @@ def matrix(options: argparse.Namespace) -> Iterator[tuple[str, str, list[str], i
     for model in options.models:
         for shape in options.inputs if model == "logistic" else ["csv"]:
             usual = FEWER_SHAPES if shape != "csv" else FEWER.get(model, NAMES)
-            rounds = options.rounds if (model, shape) == ("logistic", "csv") else 1
+            rounds = options.rounds if (model, shape) == ("logistic", "csv") else max(1, options.rounds - 1)
             yield shape, "wide" if shape == "wide" else model, options.peers or list(usual), rounds
 
 
@@ -148,7 +150,7 @@ def measure(options: argparse.Namespace, state: State) -> None:
             compare_peers(options, state)
         if "roofline" in options.parts:
             for model in options.models:
-                rounds = options.rounds if model == "logistic" else 1
+                rounds = options.rounds if model == "logistic" else max(1, options.rounds - 1)
                 roofline.measure(state, prepare("csv", options.rows, model), rounds)
         if "cases" in options.parts:
             cases.measure(state, prepare, options.rows, long_rows=options.rows * LONG_FACTOR if options.long else 0)

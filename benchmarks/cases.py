@@ -21,8 +21,8 @@ MIDDLE = 100_000
 SMALL_ROUNDS = 3
 """Of what takes seconds; the rest is measured once."""
 KILLED_AT = 0.9
-KILLED_CHUNK_BYTES = 4 << 20
-"""So small that 90 % of the chunks is a number of chunks."""
+KILLED_CHUNKS = 63
+"""About so many, whatever the size: 90 % of them is a number of chunks."""
 CHOICES: dict[str, tuple[str, ...]] = {
     "auto": (),
     "inline 32MiB": ("run.engine=inline",),
@@ -33,12 +33,19 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "processes x1 32MiB": ("run.engine=processes", "run.workers=1"),
     "processes x2 32MiB": ("run.engine=processes", "run.workers=2"),
 }
+CEILINGS: dict[str, tuple[str, ...]] = {
+    "1 GiB, chunks of 32 MiB (the defaults)": (),
+    "512 MiB, chunks of 32 MiB": ("run.memory=512MiB",),
+    "360 MiB, chunks of 8 MiB": ("run.memory=360MiB", "run.chunk_bytes=8MiB"),
+}
+"""What `[run] memory` and smaller chunks bring."""
 Prepare = Callable[[str, int, str], Case]
 
 
 def measure(state: State, prepare: Prepare, rows: int, *, long_rows: int) -> None:
     """All of them, without those that were measured before."""
     _workers(state, prepare("csv", rows, "forest"))
+    _ceilings(state, prepare("csv", rows, "logistic"))
     _resumed(state, prepare("csv", rows, "logistic"))
     _small(state, prepare("csv", SMALL, "logistic"))
     for size in sorted({SMALL, MIDDLE, rows}):
@@ -46,6 +53,7 @@ def measure(state: State, prepare: Prepare, rows: int, *, long_rows: int) -> Non
     if long_rows:
         for size in (rows, long_rows):
             _keep(state, f"cases/long/{size}", _ours(prepare("csv", size, "logistic")))
+        _resumed(state, prepare("csv", long_rows, "logistic"))
 
 
 def _keep(state: State, key: str, make: Callable[[], dict[str, Any]]) -> None:
@@ -67,13 +75,30 @@ def _run(command: Sequence[str], name: str) -> Callable[[], dict[str, Any]]:
 
 
 def _ours(case: Case, pairs: Sequence[str] = ()) -> Callable[[], dict[str, Any]]:
-    target = f"{ROOT_URI}/out/case.csv"
-    return _run(our_command(case, target=target, options=_settings(pairs)), case.key.replace("/", "-"))
+    """A run, with what its receipt says of its time and its chunks."""
+    name = case.key.replace("/", "-")
+    command = our_command(case, target=f"{ROOT_URI}/out/case.csv", options=[*_settings(pairs), "--json"])
+
+    def measure_it() -> dict[str, Any]:
+        figures = _run(command, name)()
+        if figures["code"] == 0:
+            log = (WORK / "logs" / f"case-{name}.log").read_text()
+            receipt, _ = json.JSONDecoder().raw_decode(log, log.index("{"))
+            figures |= {"phases": receipt["timing"]["phases"], "chunks": receipt["chunks"]}
+        return figures
+
+    return measure_it
 
 
 def _workers(state: State, case: Case) -> None:
     for workers in (1, 2):
         _keep(state, f"cases/workers/{case.rows}/{workers}", _ours(case, [f"run.workers={workers}"]))
+
+
+def _ceilings(state: State, case: Case) -> None:
+    for number in range(1, SMALL_ROUNDS + 1):
+        for name, pairs in CEILINGS.items():
+            _keep(state, f"cases/ceiling/{case.rows}/{name}/{number}", _ours(case, pairs))
 
 
 def _choices(state: State, case: Case) -> None:
@@ -97,33 +122,23 @@ def _small(state: State, case: Case) -> None:
 
 def _resumed(state: State, case: Case) -> None:
     """The share of a full run that is left for the run after one that was killed."""
-    pairs = [f"run.chunk_bytes={KILLED_CHUNK_BYTES}"]
+    pin = storage_for(case.source).head(case.source)
+    assert pin is not None, "the input was uploaded before"
+    pairs = [f"run.chunk_bytes={-(-pin.size_bytes // KILLED_CHUNKS)}"]
     _keep(state, f"cases/resumed/{case.rows}/full", _ours(case, pairs))
     _keep(state, f"cases/resumed/{case.rows}/rest", lambda: _rest(case, pairs))
 
 
 def _rest(case: Case, pairs: Sequence[str]) -> dict[str, Any]:
-    """The run after the killed one, with what its receipt says of the chunks."""
+    """The run after the killed one."""
     killed = _killed(case, pairs)
-    command = our_command(case, target=f"{ROOT_URI}/out/case.csv", options=[*_settings(pairs), "--json"])
-    figures = killed | _run(command, "rest")()
-    if not killed["killed"]:
-        return figures | {"error": "the run was over before it could be killed"}
-    if figures["code"] == 0:
-        log = (WORK / "logs" / "case-rest.log").read_text()
-        receipt, _ = json.JSONDecoder().raw_decode(log, log.index("{"))
-        figures |= {"reused": receipt["chunks"]["reused"], "chunks": receipt["chunks"]["total"]}
-    return figures
+    figures = killed | _ours(case, pairs)()
+    return figures if killed["killed"] else figures | {"error": "the run was over before it could be killed"}
 
 
 def _killed(case: Case, pairs: Sequence[str]) -> dict[str, Any]:
     """Start a run and kill it when so many of its chunks are stored."""
-    storage = storage_for(case.source)
-    pin = storage.head(case.source)
-    assert pin is not None, "the input was uploaded before"
-    chunks = -(-pin.size_bytes // KILLED_CHUNK_BYTES)
-    enough = max(1, int(KILLED_AT * chunks))
-    before = _staged()
+    before, enough = _staged(), int(KILLED_AT * KILLED_CHUNKS)
     command = our_command(case, target=f"{ROOT_URI}/out/case.csv", options=_settings(pairs))
     with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and len(_staged() - before) < enough:

@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quiet import settle, warm
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLING_SECONDS = 0.1
 SAMPLING_SHARE = 20
@@ -32,11 +34,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def measure(command: Sequence[str], environment: Mapping[str, str], limit: float, log: Path) -> dict[str, Any]:
-    """Run a command with this environment; its output goes to `log`.
+    """Run a command with this environment, from memory and when the machine is quiet; its output goes to `log`.
 
     Gives ``code`` (None: over the limit of seconds), ``wall``, ``cpu``, ``peak_rss`` and ``peak_pss`` (bytes, of the whole tree).
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    warm(command[0])
+    settle()
     with tempfile.TemporaryDirectory(prefix="measured-") as folder, log.open("wb") as out:
         report = Path(folder, "report.json")
         with subprocess.Popen(

@@ -9,6 +9,7 @@ into one multipart upload: no lease, no staged chunks, no commit, no receipt, no
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -26,10 +27,11 @@ from unittest import mock
 import batch
 from batch.execution import score
 from batch.execution.about import About
+from batch.execution.memory import freed_memory_kept
 from batch.execution.phases import Phases
 from batch.execution.plan import Plan
 from batch.execution.preflight import prepare
-from batch.execution.process import prepare_process
+from batch.execution.process import collect_as_usual, prepare_process
 from batch.formats import FORMATS
 from batch.storage import storage_for
 from benchmarks.environments import WORK, our_python
@@ -41,6 +43,13 @@ from benchmarks.state import State
 
 MEMORY = Path("/dev/shm")  # noqa: S108
 """A file system in memory."""
+LAUNCH = """
+from batch.execution.process import collect_rarely
+collect_rarely()
+from benchmarks import roofline
+roofline.main()
+"""
+"""Starts as our own program does (decision 020)."""
 
 
 def measure(state: State, case: Case, rounds: int) -> None:
@@ -61,7 +70,7 @@ def _one(case: Case, mode: str, number: int) -> dict[str, Any]:
         return measured(command, environment(), LIMIT_SECONDS, log)
     with tempfile.TemporaryDirectory(prefix="roofline-") as folder:
         answer = Path(folder, "answer.json")
-        program = [our_python(), "-m", "benchmarks.roofline", command[2], mode, str(answer)]
+        program = [our_python(), "-c", LAUNCH, command[2], mode, str(answer)]
         figures = measured(program, environment(), LIMIT_SECONDS, log)
         if figures["code"] != 0:
             return figures | {"error": (log.read_text().strip().splitlines() or ["failed"])[-1]}
@@ -80,8 +89,9 @@ def run(job_path: str, mode: str, scratch: str) -> float:
     plan = prepared.plan(scratch)
     workers = len(os.sched_getaffinity(0))
     gate = Semaphore(workers)
-    with mock.patch.object(score, "make_profiler", return_value=Nothing()):
+    with freed_memory_kept(), mock.patch.object(score, "make_profiler", return_value=Nothing()):
         context = _context(plan, prepared.models, nullcontext() if mode == "memory" else gate)
+        collect_as_usual()
         began = time.monotonic()
         with ThreadPoolExecutor(workers if mode == "memory" else 2 * workers) as pool:
             sections = _sections(plan, context, pool)
@@ -132,7 +142,4 @@ def main() -> None:
         Path(answer).write_text(json.dumps({"seconds": run(job_path, mode, scratch)}))
     finally:
         shutil.rmtree(scratch)
-
-
-if __name__ == "__main__":
-    main()
+    gc.freeze()
