@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "date", "server"}
@@ -411,9 +411,19 @@ _KINDS: dict[str, Callable[..., None]] = {
 _MODIFIERS = {"drop_headers", "ignore_headers", "skew"}
 
 
+P = TypeVar("P", bound=FaultProxy)
+
+
 @contextmanager
 def fault_proxy(upstream: str) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(upstream)
+    """A proxy in front of `upstream`, in a thread of its own."""
+    with served(FaultProxy(upstream)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def served(proxy: P) -> Iterator[P]:
+    """Have a proxy answer in a thread of its own until the end."""
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from tests.fault_proxy import Answer, FaultProxy, Handler
+from tests.fault_proxy import Answer, FaultProxy, Handler, served
 
 RECORD_BYTES = 512
 """Of each record and of the header."""
@@ -112,12 +111,5 @@ for _method in ("GET", "PUT", "POST", "HEAD", "DELETE"):
 @contextmanager
 def streaming_s3(upstream: str) -> Iterator[StreamingS3]:
     """A server on loopback in front of `upstream`."""
-    proxy = StreamingS3(upstream)
-    thread = threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(StreamingS3(upstream)) as proxy:
         yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()

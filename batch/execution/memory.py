@@ -29,7 +29,8 @@ def give_back_freed_memory() -> None:
     if "pyarrow" not in sys.modules:
         os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     _set_thresholds(_GIVE_BACK_BYTES, _GIVE_BACK_BYTES)
-    _call("mallopt", _M_ARENA_MAX, len(os.sched_getaffinity(0)) + 1)
+    if hasattr(os, "sched_getaffinity"):  # like glibc, only on Linux
+        _call("mallopt", _M_ARENA_MAX, len(os.sched_getaffinity(0)) + 1)
 
 
 @contextmanager
